@@ -1,0 +1,41 @@
+"""Torch's module tree on our rooms: replace `torch.distributed.elastic.X` by `ipyelastic.compat.X`, nothing else.
+
+`compat.spawn` stands for `torch.multiprocessing.spawn`, `compat.numa` for `torch.numa`. Each module is a write-through
+face (`_face.py`): a name that is replaced in it (`unittest.mock.patch`, monkeypatch) is replaced where it is used.
+
+What differs on purpose, and from what torch 2.13 does:
+
+    where                         torch                              here
+    Std.from_str                  ranks of one digit; a trailing     ranks of any length; it does not
+                                  newline passes
+    wait                          polls every `period` seconds of    ends with the event; monotonic clock
+                                  wall clock
+    function ends with exit 0     the parent waits for ever          failure, exit code 0, a note that says so
+      and no value, or by SIGINT
+    failures (functions)          the first only                     all that failed by themselves
+    same-second failures          a tie                              ordered by nanoseconds
+    signal handlers               stay after the run; SIG_IGN is     given back at the end; an ignored SIGHUP (nohup)
+                                  overridden; SIGKILL in the list    stays ignored; unblockable names warn
+                                  raises OSError
+    damaged error file            raises in the agent                a failure that says so; files appear whole
+    ProcessFailure data           one shared dict                    a dict of its own
+    failure's host in the text    FQDN look-up                       host name, no look-up
+    start half-way failed         earlier programs go on             ended
+    SubprocessHandler.close       raises on a finished process       silent
+    descriptors                   stay until collected               closed at the end
+    programs without `record`     no traceback, no stack             what stderr.log ends with: the last traceback, or
+                                                                     faulthandler's stacks (PYTHONFAULTHANDLER=1)
+    ProcessFailure after a stop   -15 for programs; functions:       as torch; `all_failures` has the rest
+                                  not listed
+    grandchildren                 survive                            ended with the context
+    parent killed with SIGKILL    programs survive                   ended by the fork server
+    tee prefix                    twice on a line written in two     once; `\\r` updates are lines of their own
+                                  parts; `\\r` never ends a line
+    last lines                    can be lost at `stop`              read after the end
+    duplicate filters with        NotADirectoryError                 nothing is filtered
+      log_dir=/dev/null
+    redirect                      follows `sys.stdout.fileno()`      descriptors 1 and 2, and `sys.stdout` with them
+    start method spawn            imports torch in every worker      starts a bare Python, a child of the fork server
+    pickling                      pickle                             cloudpickle: functions of `__main__` and lambdas
+    tail_logfile, filter None     writes nothing                     writes everything
+"""

@@ -1,0 +1,13 @@
+"""`torch.distributed.elastic.multiprocessing.errors.error_handler`."""
+
+from __future__ import annotations
+
+import faulthandler
+
+from ....failures import handler as _handler
+from ....failures.handler import ErrorHandler, logger
+from ..._face import face
+
+__all__ = ["ErrorHandler", "faulthandler", "logger"]
+
+face(__name__, {"logger": [_handler], "faulthandler": [_handler]})

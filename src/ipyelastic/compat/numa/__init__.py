@@ -1,0 +1,1 @@
+"""`torch.numa`: bind workers to the CPUs near their GPU."""

@@ -1,0 +1,38 @@
+"""What ranks get besides torch's arguments: our own settings of a function context.
+
+Runs in: agent.
+Other end: functions.py reads them; agent/local.py and engines/local.py fill them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..forkserver.group import Policy
+from ..terms.events import Sink
+
+__all__ = ["RankSettings", "START_METHODS"]
+
+START_METHODS = ("forkserver", "spawn", "fork")
+
+
+@dataclass(frozen=True)
+class RankSettings:
+    """What ranks get besides torch's arguments.
+
+    `base_env`: the environment under `envs` (None: the owner's). `policy`: see forkserver.group.Policy. `seed`: ranks
+    seed `random`, numpy and torch with it plus their rank. `num_threads`: for BLAS and OpenMP libraries loaded before
+    the fork. `global_ranks`: `{local: global}` for events. `sink`: takes events, from the waiting thread.
+    `gpus_of_all`: CUDA_VISIBLE_DEVICES as a whole where each rank's own has its GPU only (virtual local ranks): NUMA
+    binding counts in it.
+    """
+
+    base_env: Mapping[str, str] | None = None
+    policy: Policy = field(default_factory=Policy)
+    seed: int | None = None
+    num_threads: int | None = None
+    global_ranks: Mapping[int, int] | None = None
+    sink: Sink | None = None
+    attempt: int = 0
+    gpus_of_all: str | None = None

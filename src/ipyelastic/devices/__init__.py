@@ -1,0 +1,1 @@
+"""Which accelerators there are, found without initialising any of them."""

@@ -1,0 +1,1 @@
+"""Where a run goes, and the `Run` its user holds."""

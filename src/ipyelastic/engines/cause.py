@@ -1,0 +1,38 @@
+"""The ranks' own words as the cause of a run's error: what a script, pytest or a log prints before Python's traceback.
+
+    ChildFailedError, RunTimedOut -> [here] -> the same, with `__cause__`
+
+Runs in: owner. A notebook shows the same words by itself (notebook/traceback.py) and never comes to the cause.
+"""
+
+from __future__ import annotations
+
+from ..terms.errors import ChildFailedError, RankTraceback, RunTimedOut
+from ..view.report import report
+from ..view.stacks import trimmed_stacks
+from .showing import place
+
+__all__ = ["rank_words", "with_cause"]
+
+
+def with_cause(error: BaseException, world_size: int) -> None:
+    """Chain `error` to what its ranks left behind, if they left any."""
+    words = rank_words(error, world_size)
+    if words and error.__cause__ is None:
+        error.__cause__ = RankTraceback(words)
+
+
+def rank_words(error: BaseException, world_size: int) -> str:
+    """What, likely, do, and the first failed rank's traceback or stacks, as plain text; empty for other errors."""
+    if isinstance(error, RunTimedOut):
+        told = [(rank, trimmed_stacks(stacks)) for rank, stacks in sorted(error.stacks.items())]
+        return "\n\n".join("\n".join([f"rank {rank} was here:", *lines]) for rank, lines in told if lines)
+    if not isinstance(error, ChildFailedError):
+        return ""
+    rank, failure = error.get_first_failure()
+    words = report(error.failures, world_size=world_size, has_magics=place() is not None)
+    if failure.exception is not None:
+        return f"{words}\n\n{failure.exception.text.rstrip()}"
+    if failure.stacks:
+        return f"{words}\n\nthe Python stack of rank {rank}:\n" + "\n".join(trimmed_stacks(failure.stacks))
+    return words

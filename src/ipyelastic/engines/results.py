@@ -1,0 +1,36 @@
+"""The values of a run, by rank: what a cell shows and `Run.result()` returns.
+
+    engines/run, notebook/here > [here] Results > foreground, notebook_launcher: Quiet when there is nothing to show
+
+Runs in: owner.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Results", "Quiet"]
+
+
+class Results(list[Any]):
+    """Values by rank: a list with a short repr. `results[rank]` is what that rank returned."""
+
+    def __repr__(self) -> str:
+        return "[" + ", ".join(f"{rank}: {_short(value)}" for rank, value in enumerate(self)) + "]"
+
+
+class Quiet(Results):
+    """Values that a cell need not show: every one is None."""
+
+    def _ipython_display_(self) -> None:
+        """Nothing to show."""
+
+
+def _short(value: object, limit: int = 200) -> str:
+    if type(value) in (str, bytes, list, tuple) and len(value) > limit:  # type: ignore[arg-type]  # these have one
+        value = value[: limit + 1]  # type: ignore[index]  # the repr of a gigabyte takes seconds
+    try:
+        text = repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,451 @@
+"""The `Run` that `launch()` returns: one launch as its user sees it, a future of its values.
+
+    launch -> Run -> its own thread -> engines/local -> agent -> ...
+                  -> the caller's thread -> engines/here       (engine="here")
+    result(), wait(), await, concurrent.futures, callbacks <- done
+
+Runs in: owner. A Run may be used from any thread; callbacks run in its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Generic, NoReturn, TypeVar, cast
+
+from ..launcher.gpu_choice import GpuChoice
+from ..launcher.options import RunOptions
+from ..terms.errors import ChildFailedError, RunCancelled, RunStopped, RunTimedOut, ServerError
+from ..terms.events import Event, RunEnded, RunNote, RunStatus, Sink
+from ..terms.failure import ProcessFailure
+from ..view.board import Board
+from . import living
+from .cause import rank_words, with_cause
+from .ended import EndedEngine
+from .here import HereEngine
+from .local import LocalEngine, LocalPlan
+from .rank_view import RankView
+from .record import RunRecord
+from .results import Results
+from .showing import Display, new_display, place
+
+__all__ = ["Run", "Results", "RankView", "Rendezvous", "live_runs", "last_run"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("ipyelastic")
+_last: Run[Any] | None = None
+
+Rendezvous = tuple[str, int]
+"""MASTER_ADDR and MASTER_PORT; port 0: any that is free."""
+
+
+class Run(concurrent.futures.Future[Results], Generic[T]):
+    """One launch: values, output, status, and the means to stop it. Made by `launch()`.
+
+    It is a `concurrent.futures.Future`: `concurrent.futures.wait([run1, run2])`, `as_completed`,
+    `asyncio.wrap_future(run)` and `await run` take it. Whoever only waits never ends it: `result(timeout)`,
+    `asyncio.wait_for(run, 1)` and a cancelled `await run` leave it running. `run.cancel()` stops it, and so does
+    cancelling `asyncio.wrap_future(run)`, which passes that on.
+
+    A failure that nobody asks for (`result()`, `exception()`, `await`, a callback) and no notebook showed is told on
+    stderr when the process ends.
+
+    Attributes:
+        run_id: A short name, unique in this process.
+        nproc: How many ranks.
+        name: What is run.
+        board: The state of all ranks (view/board.py).
+    """
+
+    def __init__(
+        self,
+        entrypoint: Callable[..., T],
+        args: Sequence[Any],
+        options: RunOptions,
+        *,
+        sinks: Sequence[Sink] = (),
+        display: Display | None = None,
+        notes: Sequence[str] = (),
+        is_output_complete: bool = False,
+        name: str = "",
+        rendezvous: Rendezvous = ("127.0.0.1", 0),
+    ) -> None:
+        super().__init__()
+        is_here = options.engine == "here"
+        gpus = GpuChoice(1) if is_here else options.choose_gpus()
+        self.nproc = gpus.nproc
+        self.options = options
+        self.run_id = secrets.token_hex(4)
+        self.name = name or getattr(entrypoint, "__name__", type(entrypoint).__name__)
+        self.board = Board(self.nproc)
+        self._record = RunRecord(self.run_id, self.name, self.nproc, options, self.board)
+        self._display = display
+        self._sinks: list[Sink] = [self.board, *sinks, *([] if display is None else [display]), self._record]
+        self._again: tuple[Callable[..., T], tuple[Any, ...], RunOptions, Rendezvous] | None
+        self._again = (entrypoint, tuple(args), options, rendezvous)
+        self._began = time.monotonic()
+        self._status: RunStatus = "starting"
+        self._values: dict[int, T] = {}
+        self._error: BaseException | None = None
+        self._error_traceback: TracebackType | None = None
+        self._is_cancelled = False
+        self._is_asked = False
+        self._stopped_because = ""
+        for note in (*notes, gpus.why):
+            if note:
+                self._emit(RunNote(note))
+        plan = LocalPlan(
+            entrypoint=entrypoint,
+            args=tuple(args),
+            nproc=self.nproc,
+            gpus=gpus,
+            options=options,
+            run_id=self.run_id,
+            name=self.name,
+            is_output_complete=is_output_complete or (display is not None and display.is_complete),
+            master_addr=rendezvous[0],
+            master_port=rendezvous[1],
+        )
+        engine: LocalEngine | HereEngine
+        if is_here:
+            engine = HereEngine(plan, self._emit, self._take_paths)
+        else:
+            engine = LocalEngine(plan, self._emit, self._take_paths, self._record.write_if_due)
+        self._engine: LocalEngine | HereEngine | EndedEngine = engine
+        self.set_running_or_notify_cancel()
+        global _last
+        before, _last, is_shown = _last, self, False
+        try:
+            if display is not None:
+                display.begin(self)
+                is_shown = True
+            if not is_here:
+                living.add(self)
+                name = f"ipyelastic-run-{self.run_id}"
+                threading.Thread(target=self._work, args=(engine,), name=name, daemon=True).start()
+        except BaseException as error:
+            # No run came of it: what was taken for it is there for the next one.
+            self._error, self._status, _last = error, "failed", before
+            engine.abandon()
+            living.remove(self)
+            if is_shown:
+                self._end_display()
+            raise
+        if is_here:
+            self._work(engine)
+            if isinstance(self._error, KeyboardInterrupt):
+                self._ask()
+                raise self._error
+
+    # ------------------------------------------------------------------------------------------------------- its thread
+
+    def _work(self, engine: LocalEngine | HereEngine) -> None:
+        self._status = "running"
+        error: BaseException | None
+        try:
+            outcome = engine.run()
+        except BaseException as raised:
+            is_stopped = isinstance(raised, (RunStopped, KeyboardInterrupt))
+            error, self._status = raised, "stopped" if is_stopped else "failed"
+        else:
+            self._values = outcome.return_values
+            error = self._judge(engine, outcome.failures)
+        self._error = error
+        for step in (self._dress_error, self._close_record, self._tell_end, self._end_display, self._keep_failure):
+            try:
+                step()
+            except Exception:  # whoever reads the log sees it; those who wait must hear of the end
+                _log.exception("the end of run %s could not be told", self.run_id)
+        living.remove(self)
+        if error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(Results(self._values[rank] for rank in range(self.nproc)))
+
+    def _dress_error(self) -> None:
+        error, here = self._error, place()
+        if error is not None:
+            self._error_traceback = error.__traceback__
+            with_cause(error, self.nproc)
+            # An interrupt of a rank in this very process has the function's own frames to show.
+            if here is not None and not isinstance(error, KeyboardInterrupt):
+                here.dress(error, self.nproc)
+
+    def _close_record(self) -> None:
+        self._record.end(self._status, self._error, self._values)
+        trouble = self._record.take_trouble()
+        if trouble is not None:
+            self._emit(trouble)
+
+    def _tell_end(self) -> None:
+        self._emit(RunEnded(self._status, time.monotonic() - self._began))
+
+    def _end_display(self) -> None:
+        if self._display is not None:
+            self._display.end(self)
+
+    def _keep_failure(self) -> None:
+        error = self._error
+        is_shown = self._display is not None and self._display.shows_failure
+        if error is None or self._status != "failed" or is_shown:
+            return
+        words = rank_words(error, self.nproc) or f"{type(error).__name__}: {error}"
+        living.keep_failure(
+            self.run_id, f"the failure of {self!r} was never asked for (run.result() raises it)\n{words}"
+        )
+        if self._is_asked:  # after keeping: whoever asks in between has it forgotten
+            living.forget_failure(self.run_id)
+
+    def _ask(self) -> None:
+        self._is_asked = True
+        living.forget_failure(self.run_id)
+
+    def _judge(self, engine: LocalEngine | HereEngine, failures: Mapping[int, ProcessFailure]) -> BaseException | None:
+        if not failures:
+            self._status = "succeeded"
+            return None
+        self._status = "failed"
+        for rank, failure in failures.items():
+            failure.stderr_path = engine.paths[1].get(rank, "")
+        if engine.lost_because:
+            return ServerError(f"{engine.lost_because}\nall ranks of the run ended with it")
+        if any(not failure.is_stopped for failure in failures.values()):
+            return ChildFailedError(self.name, failures).with_traceback(engine.traceback)
+        if engine.ended_because == "timed out":
+            limit_s = self.options.timeout_s or 0.0
+            stacks = {rank: failure.stacks for rank, failure in failures.items()}
+            said = f"the run was ended after its time limit of {limit_s:g} s"
+            return RunTimedOut(said, self._values, limit_s, stacks)
+        self._status = "stopped"
+        if self._is_cancelled:
+            return RunCancelled("the run was cancelled", self._values)
+        why = f": {self._stopped_because}" if self._stopped_because else ""
+        return RunStopped(f"the run was stopped{why}", self._values)
+
+    def _emit(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink(event)
+
+    def _take_paths(self, stdouts: dict[int, str], stderrs: dict[int, str]) -> None:
+        self._record.begin(self.log_dir, stdouts, stderrs)
+
+    # ---------------------------------------------------------------------------------------------------------- waiting
+
+    def result(self, timeout: float | None = None) -> Results:
+        """Wait for the end and return the values, a list by rank.
+
+        Raises:
+            ChildFailedError: A rank failed. `run.results` has the values of the others.
+            RunStopped: It was stopped (RunCancelled: by `cancel()`); RunTimedOut: its own time limit ended it.
+            ServerError, UnpicklableError, OSError: It could not be started, or the fork server died.
+            TimeoutError: It has not ended within `timeout` seconds; it goes on.
+            KeyboardInterrupt: In a script or terminal the ranks are stopped first, by a second one killed. In a
+                notebook the run goes on: `run.stop()` or `%elastic_stop` ends it.
+        """
+        error = self.exception(timeout)
+        if error is None:
+            return super().result()
+        try:
+            # As it was made: each raise would add its frames to those of the one before.
+            raise error.with_traceback(self._error_traceback)
+        finally:
+            del error, self  # no cycle through this frame keeps the values alive
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the end; what `result()` would raise, or None. Raises TimeoutError as `result()` does."""
+        try:
+            error = self._wait_for_end(timeout)
+            self._ask()
+            return error
+        except concurrent.futures.TimeoutError:
+            assert timeout is not None
+            raise TimeoutError(f"run {self.run_id} has not ended within {timeout:g} s") from None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most `timeout` seconds for the end; whether it has come. A KeyboardInterrupt is as in `result()`."""
+        try:
+            self._wait_for_end(timeout)
+        except concurrent.futures.TimeoutError:
+            return False
+        return True
+
+    def _wait_for_end(self, timeout: float | None) -> BaseException | None:
+        try:
+            return super().exception(timeout)
+        except KeyboardInterrupt:
+            here = place()
+            if here is None or not here.is_kernel:
+                self._end_after_interrupt()
+                raise
+            if self.done():
+                raise
+            said = f"run {self.run_id} goes on; %elastic_stop {self.run_id} ends it"
+            raise here.dress(KeyboardInterrupt(said), self.nproc) from None
+
+    def _end_after_interrupt(self) -> None:
+        self.stop()
+        try:
+            super().exception()
+        except KeyboardInterrupt:
+            self.kill()
+            super().exception()
+
+    @property
+    def results(self) -> dict[int, T]:
+        """`{rank: value}` of the ranks that have handed over their value so far."""
+        values = self._values or self._engine.values_so_far
+        return dict(sorted(values.items()))
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(run)` at the end, in the run's thread; at once when it has ended. One that raises is logged."""
+        self._ask()
+        super().add_done_callback(functools.partial(_call_back, fn))
+
+    def __await__(self) -> Generator[Any, None, Results]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake(_: object) -> None:
+            try:
+                loop.call_soon_threadsafe(_resolve, future)
+            except RuntimeError:
+                pass  # the loop was closed: nobody waits any more
+
+        super().add_done_callback(wake)  # that is not asking yet: an await that is given up knows of no failure
+        yield from future
+        return self.result()
+
+    # --------------------------------------------------------------------------------------------------------- stopping
+
+    def cancel(self) -> bool:
+        """Stop the run, as `stop()` does; whether that was still possible. `cancelled()` tells when it is over."""
+        with self._condition:
+            if self.done():
+                return self.cancelled()
+            self._is_cancelled = True
+        self.stop()
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether it has ended because of `cancel()`. A run that ended by itself first was not cancelled."""
+        return self.done() and isinstance(self._error, RunCancelled)
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Ask every rank to end, kill what is left after the grace. Returns at once; `wait()` waits."""
+        self._engine.ask("stop", **({} if grace_s is None else {"grace_s": grace_s}))
+
+    def stop_because(self, why: str, grace_s: float | None = None) -> None:
+        """As `stop()`; a run that ends by it says why: `the run was stopped: why`."""
+        self._stopped_because = why
+        self.stop(grace_s)
+
+    def kill(self, rank: int | None = None) -> None:
+        """SIGKILL one rank, or all and whatever they started."""
+        if rank is not None and not 0 <= rank < self.nproc:
+            raise ValueError(f"rank={rank}: expected 0 to {self.nproc - 1}")
+        self._engine.ask("kill", rank=rank)
+
+    def restart(self) -> Run[T]:
+        """Stop this run, wait for its end, and launch the same again; returns the new run, which shows itself.
+
+        Raises RuntimeError for the run of a cell that waited for it: nothing of that is kept.
+        """
+        if self._again is None:
+            raise RuntimeError(f"run {self.run_id} of {self.name} keeps nothing of what was run: run its cell again")
+        self.stop()
+        self.wait()
+        self._ask()
+        entrypoint, args, options, rendezvous = self._again
+        display = new_display(options)
+        return Run(entrypoint, args, options, display=display, name=self.name, rendezvous=rendezvous)
+
+    def forget_call(self) -> None:
+        """Let go of what was run and of its arguments, which may be large; `restart()` is refused from then on.
+
+        For a run that has ended. Its values, log files and failures stay.
+        """
+        assert self.done(), "a run that goes on needs its call"
+        self._again = self._error_traceback = None
+        self._engine = EndedEngine(self.log_dir, self._engine.paths, self._engine.values_so_far)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse, by our own name: payload/remedies.py says what to do instead."""
+        raise TypeError("cannot pickle 'ipyelastic.engines.run.Run' object")
+
+    # ---------------------------------------------------------------------------------------------------------- looking
+
+    @property
+    def status(self) -> RunStatus:
+        """`starting`, `running`, `succeeded`, `failed` or `stopped`."""
+        return self._status
+
+    @property
+    def attempts(self) -> int:
+        """How often its ranks have been started so far."""
+        return self.board.snapshot().attempt + 1
+
+    @property
+    def ranks(self) -> list[RankView]:
+        """One view per rank: `.pid .exitcode .state .stdout_path .stderr_path .tail(50)`."""
+        return [RankView(rank, self.board, lambda: self._engine.paths) for rank in range(self.nproc)]
+
+    @property
+    def busy_with(self) -> str:
+        """What of the user's own code runs in this process for the run now (`loading the value of rank 1`); nothing
+        can end it while it waits in C. Empty: nothing runs."""
+        return self._engine.busy_with
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder; empty before its start.
+
+        `run.json` in it says what the run was and how it ended; `attempt_0/<rank>/` holds that rank's `stdout.log`
+        and `stderr.log`. Without `--log-dir` it goes when this process ends well; that of a failed run stays a week.
+        """
+        return self._engine.logs.run_log_dir
+
+    @property
+    def error_so_far(self) -> BaseException | None:
+        """What `result()` will raise, as soon as that is known: a display is told before those who wait."""
+        return self._error
+
+    def _ipython_display_(self) -> None:
+        if self._display is None or not self._display.has_just_shown():
+            raise NotImplementedError  # IPython then shows the repr
+
+    def __repr__(self) -> str:
+        duration = self.board.snapshot().duration_s
+        took = f", {duration:.1f} s" if duration is not None else ""
+        return (
+            f"<Run {self.run_id}: {self.name} on {self.nproc} rank{'s' if self.nproc > 1 else ''}, {self.status}{took}>"
+        )
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _call_back(callback: Callable[[Any], object], run: Any) -> None:
+    try:
+        callback(run)
+    except Exception:
+        _log.exception("a done callback of run %s raised", run.run_id)
+
+
+def last_run() -> Run[Any] | None:
+    """The run of this process that was launched last, ended or not; None before the first."""
+    return _last
+
+
+def live_runs() -> list[Run[Any]]:
+    """Runs of this process that have not ended, oldest first."""
+    return cast("list[Run[Any]]", living.oldest_first())

@@ -1,0 +1,36 @@
+"""A warm process that forks ranks, and its owner's hold on it: `client` here, `server` at the far end.
+
+Why: a fork of a small, single-threaded process with everything imported is fresh, isolated, CUDA-safe and takes
+milliseconds. The server is parent and subreaper of all ranks, so nothing they start can outlive the run, and it acts
+on its own (first failure, time limit, owner gone) while the owner's interpreter is busy.
+
+Rules (DESIGN section 1): one thread, never imports after its first fork, no socket has a name.
+
+Files: `client` chooses among servers, `handle` holds one server's process, `launched` one run on it, `preload` says
+what a server should import; `server` is the far end's loop, `group` one run's ranks in it, `pages` makes its forks
+cheap. contexts/owner_fork.py runs the same loop in a keeper process for start method fork.
+
+Every descriptor, who opens it, who inherits it, who closes it:
+
+    descriptor            opened by          inherited by         closed by
+    control socket, own   client             nobody (cloexec;     client.stop, or in a forked child by at-fork
+                                             forks: see at-fork)
+    control socket, far   client             server (pass_fds)    client right after Popen; server at its exit
+    run channel, own      client, per run    as control, own      Launched.close, or at-fork
+    run channel, far      client, per run    server (SCM_RIGHTS)  client after sending; server at the run's end
+    call file             client, per run    server, its ranks    client after sending; server after the run's forks;
+                                                                  rank once mapped
+    value channel, far    client, per run    server, its ranks    client after sending; server after the run's forks;
+                                                                  rank at its exit
+    console (1 and 2)     owner              server, its ranks    server after the run's forks; sent only when a
+                                             (SCM_RIGHTS)         stream has no log file
+    value channel, own    context            as control, own      context's close
+    status page           server, per run    its ranks            server at the run's end; rank at its exit
+    owner's pidfd         server             nobody (cloexec)     server at its exit
+    server's pidfd        client             as control, own      client.stop
+    server's stderr       client (memfd)     server (as 1 and 2)  client.stop
+    wake-up pair          server             nobody               server at its exit
+
+A rank closes everything but 0-2, call file, value channel and status page as its first act (`worker.isolate`).
+While a run's descriptors are held, no other run's ranks are forked: the server has one thread.
+"""

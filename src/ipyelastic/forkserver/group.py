@@ -1,0 +1,315 @@
+"""The ranks of one run, as their fork server holds them: forked, watched, asked, killed, cleaned up after.
+
+    server --fork--> ranks;   waitpid -> exited() -> policy -> run channel -> owner
+
+Runs in: fork server. Imports nothing after the first fork; never blocks.
+Other end: forkserver/client.py's Launched reads the run channel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import socket
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import _exit  # by our own name: a rank's code may replace the one in `os`
+from typing import Any
+
+from .. import worker
+from ..payload.call import load_call
+from ..process.orphans import children_of, environment_has, is_zombie_or_gone, session_of
+from ..process.signals import DUMP_SIGNAL
+from ..process.stop import kill_group, send
+from ..terms import env
+
+__all__ = ["Group", "Policy"]
+
+_DUMP_S = 0.15  # how long ranks have to write their stacks at a time limit before they are asked to end
+_SWEEP_S = 2.0  # how long killed strays may take to go (uninterruptible sleep) before they are named and left
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the server does by itself. Travels as JSON.
+
+    `grace_s`: seconds between asking and killing. `timeout_s`: the run's time limit, None for none. `fail_fast`: ask
+    the other ranks to end when one has failed. `stop_signal`: how to ask. `is_exit_0_fine`: a rank that exits with 0
+    has not failed, whether or not it has handed over a value: a program's rule.
+    """
+
+    grace_s: float = 5.0
+    timeout_s: float | None = None
+    fail_fast: bool = True
+    stop_signal: int = int(signal.SIGTERM)
+    is_exit_0_fine: bool = False
+
+
+class Group:
+    """One run's ranks. All times are of the monotonic clock, in seconds; reports carry nanoseconds."""
+
+    def __init__(self, channel: socket.socket, run_mark: str, nprocs: int, policy: Policy) -> None:
+        channel.setblocking(False)
+        self.channel, self.run_mark, self.nprocs, self.policy = channel, run_mark, nprocs, policy
+        self.pids: list[int] = []
+        self.alive: dict[int, int] = {}  # pid -> local rank
+        self.is_ended = False
+        self.is_heard = True  # until the owner closes its end
+        self._killed: set[int] = set()
+        self._unsent: deque[bytes] = deque()
+        self._status = _status_page(nprocs)
+        self._why = ""
+        self._kill_at: float | None = None
+        self._dump_until: float | None = None
+        self._deadline: float | None = None
+        self._give_up_at: float | None = None
+
+    # ------------------------------------------------------------------------------------------------------- starting
+
+    def start(self, fds: Sequence[int], command: list[str] | None, mark_address: int) -> None:
+        """Fork every rank; with `command` each execs that Python instead (start method spawn).
+
+        `fds`: call file, ranks' end of the value channel, and where streams without a log file go: the owner's own
+        stdout and stderr, if it sent them. They are closed here. A fork that fails (`EAGAIN`, `ENOMEM`) ends the run
+        with a report.
+        """
+        call_fd, values_fd, *console = fds
+
+        def enter(local_rank: int, parent: int) -> None:
+            for fd, own in enumerate(console, start=1):
+                os.dup2(own, fd)
+            if command is None:
+                kept = worker.RankFds(values_fd, self._status)
+                worker.run_forked(local_rank, call_fd, kept, parent, mark_address)
+            self._exec(command, local_rank, call_fd, values_fd, parent)
+
+        try:
+            self._fork_each(enter)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _fork_each(self, enter: Callable[[int, int], None]) -> None:
+        parent = os.getpid()
+        try:
+            for local_rank in range(self.nprocs):
+                pid = self._fork_one(enter, local_rank, parent)
+                self.pids.append(pid)
+                self.alive[pid] = local_rank
+        except OSError as error:
+            self.report(ev="start-failed", error=f"{type(error).__name__}: {error}")
+            self.stop("start failed", grace_s=0.0)
+        if self.policy.timeout_s is not None:
+            self._deadline = time.monotonic() + self.policy.timeout_s
+        self.report(ev="started", pids=self.pids, time_ns=time.monotonic_ns())
+        if not self.alive:
+            self._begin_sweep()
+
+    def _fork_one(self, enter: Callable[[int, int], None], local_rank: int, parent: int) -> int:
+        # Blocked until the rank has its own handlers (worker.isolate): the fork forgets signals that are pending, and
+        # our own handlers would swallow one.
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    enter(local_rank, parent)
+                finally:
+                    _exit(127)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        return pid
+
+    def _exec(self, command: list[str], local_rank: int, call_fd: int, values_fd: int, parent: int) -> None:
+        try:
+            worker.isolate([call_fd, values_fd, self._status])
+            for fd in (call_fd, values_fd, self._status):
+                os.set_inheritable(fd, True)
+            head, _ = load_call(call_fd)
+            given: worker.Circumstances = pickle.loads(head)
+            environment = {**given["base_env"], **given["envs"][local_rank], env.RUN_MARK: self.run_mark}
+            numbers = [str(value) for value in (local_rank, call_fd, values_fd, self._status, parent)]
+            os.execve(command[0], [*command, *numbers], environment)
+        except BaseException as error:
+            os.write(2, f"rank {local_rank} could not be started: {error}\n".encode())
+        finally:
+            _exit(127)
+
+    # ---------------------------------------------------------------------------------------------------- what happens
+
+    def exited(self, pid: int, status: int) -> None:
+        """One of our ranks was reaped."""
+        local_rank = self.alive.pop(pid)
+        word, code = os.pread(self._status, 1, local_rank), os.waitstatus_to_exitcode(status)
+        self.report(
+            ev="exit",
+            rank=local_rank,
+            pid=pid,
+            code=code,
+            time_ns=time.monotonic_ns(),
+            why=self._why,
+        )
+        is_fine = word == worker.WITH_VALUE or (self.policy.is_exit_0_fine and code == 0)
+        if not is_fine and self.policy.fail_fast and not self._why:
+            self.stop("peer failed")
+        if not self.alive:
+            self._begin_sweep()
+
+    def stop(self, why: str, signum: int | None = None, grace_s: float | None = None) -> None:
+        """Ask all ranks to end; kill what is left after the grace. A second call can only shorten it."""
+        grace = self.policy.grace_s if grace_s is None else grace_s
+        now = time.monotonic()
+        if not self._why:
+            self._why = why
+            self.report(ev="stopping", why=why, time_ns=time.monotonic_ns())
+        self._dump_until = None
+        kill_at = now + grace
+        self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
+        if grace > 0:
+            for pid in self.alive:
+                send(pid, self.policy.stop_signal if signum is None else signum)
+                send(pid, signal.SIGCONT)
+        else:
+            self.tick(now)
+
+    def kill(self, local_rank: int | None) -> None:
+        """SIGKILL one rank, or all of them and their sessions."""
+        for pid, rank in self.alive.items():
+            if local_rank in (None, rank):
+                send(pid, signal.SIGKILL)
+
+    def request(self, message: dict[str, Any]) -> None:
+        """Do what the owner asks on the run channel."""
+        kind = message["op"]
+        if kind == "stop":
+            why = message.get("why", "stopped")
+            if not (self._why and why == "peer failed"):
+                self.stop(why, message.get("signal"), message.get("grace_s"))
+        elif kind == "kill":
+            if message.get("rank") is None:
+                self.stop("stopped", grace_s=0.0)
+            else:
+                self.kill(message["rank"])
+        elif kind == "signal":
+            for pid, rank in self.alive.items():
+                if message.get("rank") in (None, rank):
+                    send(pid, message["signal"])
+        elif kind == "close":
+            self.stop("closed", grace_s=0.0)
+
+    def owner_gone(self, grace_s: float) -> None:
+        """Nobody will read our reports: end everything soon."""
+        if not self.is_ended:
+            self.stop("owner gone", grace_s=grace_s)
+
+    # ----------------------------------------------------------------------------------------------------------- time
+
+    def next_time(self) -> float | None:
+        """When `tick` must be called at the latest, None for never."""
+        times = [self._kill_at, self._dump_until, self._deadline, self._give_up_at]
+        return min((moment for moment in times if moment is not None), default=None)
+
+    def tick(self, now: float) -> None:
+        """Do whatever is due."""
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            if self.alive and not self._why:
+                self._why = "timed out"
+                self.report(ev="stopping", why=self._why, time_ns=time.monotonic_ns())
+                for pid in self.alive:
+                    send(pid, DUMP_SIGNAL)
+                self._dump_until = now + _DUMP_S
+        if self._dump_until is not None and now >= self._dump_until:
+            self.stop("timed out")
+        if self._kill_at is not None and now >= self._kill_at and self.alive:
+            self._kill_at = None
+            for pid in self.alive:
+                kill_group(pid)
+                send(pid, signal.SIGKILL)  # in case it has not reached its setsid yet
+        if self._give_up_at is not None and now >= self._give_up_at:
+            self._end()
+
+    # ---------------------------------------------------------------------------------------------------------- strays
+
+    def _begin_sweep(self) -> None:
+        self._kill_at = self._dump_until = self._deadline = None
+        self._give_up_at = time.monotonic() + _SWEEP_S
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Kill what the ranks left behind; the run has ended when a look finds nothing. Called after every reaping.
+
+        The topmost living process of whatever they left has become our own child (we are its subreaper), so looking
+        at our children is enough: killing one brings up those below it.
+        """
+        if self.alive or self.is_ended or self._give_up_at is None:
+            return
+        strays = self._strays()
+        self._killed |= set(strays)
+        for pid in strays:
+            session = session_of(pid)
+            if session in self.pids:
+                kill_group(session)
+            send(pid, signal.SIGKILL)
+        if not strays:
+            self._end()
+
+    def _strays(self) -> list[int]:
+        # One that is dying has no environment any more and is no zombie yet: it is known by its pid.
+        return [pid for pid in children_of(os.getpid()) if self.owns(pid) or self._is_dying(pid)]
+
+    def _is_dying(self, pid: int) -> bool:
+        return pid in self._killed and not is_zombie_or_gone(pid)
+
+    def owns(self, pid: int) -> bool:
+        """Whether an adopted process comes from this run: by its session, or by the mark in its environment."""
+        if is_zombie_or_gone(pid):
+            return False
+        return session_of(pid) in self.pids or environment_has(pid, f"{env.RUN_MARK}={self.run_mark}".encode())
+
+    def _end(self) -> None:
+        left = self._strays()
+        self.is_ended = True
+        self._give_up_at = None
+        os.close(self._status)
+        self.report(ev="ended", left=left, time_ns=time.monotonic_ns())
+
+    # ---------------------------------------------------------------------------------------------------------- reports
+
+    def report(self, **fields: Any) -> None:
+        """Tell the owner; what its full socket does not take waits here."""
+        self._unsent.append(json.dumps(fields).encode())
+        self.send_reports()
+
+    def send_reports(self) -> None:
+        """Send what waits. An owner that has gone takes it with it."""
+        while self._unsent:
+            try:
+                self.channel.send(self._unsent[0])
+            except BlockingIOError:
+                return
+            except OSError:
+                self.is_heard = False
+                self._unsent.clear()
+                return
+            self._unsent.popleft()
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._unsent)
+
+
+def _status_page(nprocs: int) -> int:
+    """One byte per rank, written by the rank when its word is out: tells an exit with a value from one without."""
+    try:
+        fd = os.memfd_create("ipyelastic-status", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, max(nprocs, 1))
+    return fd

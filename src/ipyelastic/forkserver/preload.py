@@ -1,0 +1,75 @@
+"""What a fork server should have imported before it forks: the libraries the owner's own code uses.
+
+    owner's `__main__` -> wanted_modules -> ForkServers.start(preload)
+
+Runs in: owner. Installed distributions only: a module beside the notebook, or of an editable install, may change.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterable, Mapping
+
+from ..payload.pickling import is_installed
+
+__all__ = ["wanted_modules", "is_fit", "file_states"]
+
+# The notebook's own machinery is in every kernel and in no rank; some of it starts threads.
+_NEVER = frozenset(
+    ["IPython", "ipykernel", "ipywidgets", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "comm"]
+    + ["matplotlib_inline", "debugpy", "ipyelastic", "pytest", "_pytest", "nbclient", "prompt_toolkit"]
+)
+
+
+def wanted_modules(namespace: Mapping[str, object]) -> list[str]:
+    """Installed modules that a namespace names: `np` -> numpy, a class of `torch.nn` -> torch.nn."""
+    names = set()
+    for value in list(namespace.values()):
+        if isinstance(value, types.ModuleType):
+            names.add(value.__name__)
+        elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+            module = getattr(value, "__module__", None)
+            if isinstance(module, str):
+                names.add(module)
+    return sorted(name for name in names if is_fit(name) and _is_installed_here(name))
+
+
+def is_fit(name: str) -> bool:
+    """Whether a module's name is one to preload at all: not Python's own, not the notebook's machinery."""
+    top = name.partition(".")[0]
+    return not (
+        top in _NEVER or top.startswith("_sysconfigdata") or top in sys.stdlib_module_names or top == "__main__"
+    )
+
+
+def _is_installed_here(name: str) -> bool:
+    path = getattr(sys.modules.get(name), "__file__", None)
+    return path is not None and is_installed(path)
+
+
+def file_states(preload: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """`{path: (modification time in ns, size in bytes)}` of the files that preloading these packages reads.
+
+    Taken from this process's own modules: it has imported the same packages, or is about to.
+    """
+    tops = {name.partition(".")[0] for name in preload}
+    states = {}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in tops:
+            path = getattr(module, "__file__", None)
+            if isinstance(path, str):
+                state = file_state(path)
+                if state is not None:
+                    states[path] = state
+    return states
+
+
+def file_state(path: str) -> tuple[int, int] | None:
+    """One file's modification time and size, None when it is gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

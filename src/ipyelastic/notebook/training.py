@@ -1,0 +1,181 @@
+"""`notebook_launcher()`: Accelerate's function of that name, as a one-import replacement.
+
+    from ipyelastic import notebook_launcher -> [here] -> foreground -> engines/run
+
+Runs in: owner (kernel or script). Accelerate is never imported here; a program that uses it finds in its rank's
+environment what `accelerate launch` puts there.
+Source: accelerate 1.15, signature and public documentation of `notebook_launcher`.
+"""
+
+from __future__ import annotations
+
+import errno
+import string
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..engines.results import Quiet, Results
+from ..launcher import defaults
+from ..launcher.options import RunOptions
+from ..terms import env
+from ..terms.errors import OptionError, nearest
+from ..terms.events import Stream
+from ..view.text import PrefixedText, standard_prefix
+from .foreground import run_in_foreground
+from .front_end import is_live_front_end
+from .interrupts import Interrupts
+
+__all__ = ["notebook_launcher"]
+
+_PRECISIONS = ("no", "fp16", "bf16", "fp8")
+
+
+class _NotGiven(str):
+    """Accelerate's own default, told from the same word typed by a person, which wins over a saved default."""
+
+
+_NO = _NotGiven("no")
+
+
+def notebook_launcher(
+    function: Callable[..., Any],
+    args: Sequence[Any] = (),
+    num_processes: int | None = None,
+    mixed_precision: str = _NO,
+    use_port: str | int = "29500",
+    master_addr: str = "127.0.0.1",
+    node_rank: int = 0,
+    num_nodes: int = 1,
+    rdzv_backend: str = "static",
+    rdzv_endpoint: str = "",
+    rdzv_conf: Mapping[str, Any] | None = None,
+    rdzv_id: str = "none",
+    max_restarts: int = 0,
+    monitor_interval: float = 0.1,
+    log_line_prefix_template: str | None = None,
+) -> Results:
+    """Run a training function on several ranks of this machine, show what they write, and return their values.
+
+    Takes what Accelerate's `notebook_launcher` takes. Three things differ: the values come back, by rank; CUDA may
+    have been used in the notebook before; one rank, too, is a process of its own.
+
+    Args:
+        function: Called in every rank as `function(*args)`.
+        args: Its arguments.
+        num_processes: How many ranks; None: the visible GPUs, else 1.
+        mixed_precision: `"no"`, `"fp16"`, `"bf16"` or `"fp8"`; what `Accelerator()` in a rank takes as its default.
+            Not given: what `%elastic_config env.ACCELERATE_MIXED_PRECISION=...` saved, else `"no"`.
+        use_port: The port at which ranks find each other; 0: any that is free.
+        master_addr: The address at which they do.
+        node_rank: Always 0: there is one machine.
+        num_nodes: Always 1.
+        rdzv_backend: Not used, with `rdzv_endpoint`, `rdzv_conf` and `rdzv_id`: one machine agrees with itself.
+        max_restarts: Always 0.
+        monitor_interval: Not used: a rank's end is heard of at once.
+        log_line_prefix_template: What stands before each line, with `${rank}`, `${local_rank}` and `${role_name}`.
+
+    Returns:
+        What each rank returned, a list by rank; a notebook does not show it when all of it is None.
+
+    Raises:
+        OptionError: A value that cannot be taken (many machines and restarts among them), or a port in use.
+        ChildFailedError, RunStopped, ServerError, UnpicklableError: As `Run.result()`.
+        KeyboardInterrupt: After an interrupt, once all ranks are gone.
+    """
+    try:
+        return _launched(
+            function,
+            args,
+            num_processes,
+            mixed_precision,
+            (master_addr, use_port),
+            (num_nodes, node_rank, max_restarts),
+            log_line_prefix_template,
+        )
+    except OptionError as error:
+        error.forget_frames()
+        raise
+
+
+def _launched(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    num_processes: int | None,
+    mixed_precision: str,
+    rendezvous: tuple[str, str | int],
+    many: tuple[int, int, int],
+    log_line_prefix_template: str | None,
+) -> Results:
+    if not callable(function):
+        raise OptionError(f"function={function!r}: expected something that can be called")
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise OptionError(f"args={args!r}: expected a tuple of arguments, such as ({args!r},)")
+    _refuse_what_is_missing(*many)
+    precision = _checked_precision(mixed_precision)
+    master_addr, port = rendezvous[0], _checked_port(rendezvous[1])
+    is_saved = env.ACCELERATE_MIXED_PRECISION in defaults.current().get("env", {})
+    is_left_to_it = is_saved and isinstance(mixed_precision, _NotGiven)
+    environment = {} if is_left_to_it else {env.ACCELERATE_MIXED_PRECISION: precision}
+    options = RunOptions.from_keywords(nproc=num_processes, env=environment, engine="local")
+    shell = _shell()
+    is_live = is_live_front_end(shell)
+    interrupts = Interrupts()
+    try:
+        values = run_in_foreground(
+            function,
+            args,
+            options,
+            PrefixedText(ranks=options.shown, is_live=is_live, prefix=_prefix(log_line_prefix_template)),
+            interrupts,
+            shell=shell,
+            is_live=is_live,
+            name=getattr(function, "__name__", type(function).__name__),
+            rendezvous=(str(master_addr), port),
+        )
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES) or not port:
+            raise
+        why = "is in use" if error.errno == errno.EADDRINUSE else "may not be used by you"
+        raise OptionError(f"use_port={port}: this port {why}; give another, or 0 for any that is free") from None
+    finally:
+        interrupts.give_back()
+    return Quiet(values) if all(value is None for value in values) else values
+
+
+def _refuse_what_is_missing(num_nodes: int, node_rank: int, max_restarts: int) -> None:
+    if num_nodes != 1 or node_rank != 0:
+        what = f"num_nodes={num_nodes!r}" if num_nodes != 1 else f"node_rank={node_rank!r}"
+        raise OptionError(f"{what}: not yet (many machines); expected num_nodes=1 and node_rank=0")
+    if max_restarts != 0:
+        raise OptionError(f"max_restarts={max_restarts!r}: not yet (restarts); expected 0")
+
+
+def _checked_precision(given: Any) -> str:
+    precision = str(getattr(given, "value", given)).lower()  # Accelerate's own PrecisionType is an enum of texts
+    if precision not in _PRECISIONS:
+        raise OptionError(f"mixed_precision={given!r}: expected no, fp16, bf16 or fp8{nearest(precision, _PRECISIONS)}")
+    return precision
+
+
+def _checked_port(given: Any) -> int:
+    text = "0" if given is None else str(given).strip()
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise OptionError(f"use_port={given!r}: expected a port from 1 to 65535, or 0 for any that is free")
+    return int(text)
+
+
+def _prefix(template: str | None) -> Callable[[int, Stream], str]:
+    if template is None:
+        return standard_prefix
+    words = string.Template(template)
+
+    def filled(rank: int, stream: Stream) -> str:
+        return words.safe_substitute(rank=rank, local_rank=rank, role_name="default")
+
+    return filled
+
+
+def _shell() -> Any:
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None

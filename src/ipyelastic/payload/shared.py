@@ -1,0 +1,102 @@
+"""Bytes that several processes read without copying them: sections of one sealed memory file.
+
+    owner: write_sections -> fd -> fork server -> ranks: read_sections      (calls)
+    rank:  write_sections -> fd -> value channel -> owner: read_sections    (values)
+
+Runs in: owner and ranks. Layout: count, then (offset, size) of each section, little-endian u64; sections begin on
+page boundaries, so that each can be mapped and handed to an array as it stands.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import struct
+import tempfile
+import weakref
+from collections.abc import Sequence
+
+__all__ = ["write_sections", "read_sections"]
+
+_PAGE = mmap.PAGESIZE
+_WRITE_AT_ONCE = 1 << 30  # Linux takes at most 2 GiB in one write
+
+
+def write_sections(sections: Sequence[bytes | memoryview], folder: str | None = None) -> int:
+    """Write sections into a new anonymous file and return its descriptor (close-on-exec, sealed, the caller's).
+
+    Args:
+        sections: Contiguous buffers, each `(n,)` bytes.
+        folder: Where an unlinked file goes when the system refuses memory files; default: the temp folder.
+
+    Raises:
+        OSError: Neither memory nor the folder has room (`ENOSPC`, `ENOMEM`).
+    """
+    views = [memoryview(section).cast("B") for section in sections]
+    table, offset = [], _round_up(8 + 16 * len(views))
+    for view in views:
+        table.append((offset, view.nbytes))
+        offset += _round_up(view.nbytes)
+    head = struct.pack("<Q", len(views)) + b"".join(struct.pack("<QQ", *row) for row in table)
+    fd, is_memory = _anonymous_file(folder)
+    try:
+        os.ftruncate(fd, max(offset, _PAGE))
+        _write_at(fd, memoryview(head), 0)
+        for view, (start, _) in zip(views, table, strict=True):
+            _write_at(fd, view, start)
+        if is_memory:
+            # Sealed, a private mapping of it can never change under its reader (or end in SIGBUS).
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_sections(fd: int) -> list[memoryview]:
+    """Map the file copy-on-write and return its sections, writable, each alive as long as somebody holds it.
+
+    The descriptor may be closed afterwards. Raises `ValueError` for a file that `write_sections` did not write.
+    """
+    size = os.fstat(fd).st_size
+    view = _mapped(fd, size)
+    (count,) = struct.unpack_from("<Q", view, 0)
+    if 8 + 16 * count > size:
+        raise ValueError("not a file of sections")
+    rows = [struct.unpack_from("<QQ", view, 8 + 16 * index) for index in range(count)]
+    return [view[offset : offset + nbytes] for offset, nbytes in rows]
+
+
+def _mapped(fd: int, size: int) -> memoryview:
+    """A private mapping that goes with the last view of it. Python's own keeps a descriptor for as long as it lives."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, fd, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    block = (ctypes.c_ubyte * size).from_address(address)
+    unmap = weakref.finalize(block, libc.munmap, ctypes.c_void_p(address), ctypes.c_size_t(size))
+    unmap.atexit = False  # the process's end does it, and late readers must not find it gone
+    return memoryview(block).cast("B")
+
+
+def _round_up(nbytes: int) -> int:
+    return (nbytes + _PAGE - 1) // _PAGE * _PAGE
+
+
+def _anonymous_file(folder: str | None) -> tuple[int, bool]:
+    try:
+        return os.memfd_create("ipyelastic", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), True
+    except (AttributeError, OSError):  # not Linux, or a sandbox that refuses it
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.dup(file.fileno()), False
+
+
+def _write_at(fd: int, view: memoryview, offset: int) -> None:
+    done = 0
+    while done < view.nbytes:
+        done += os.pwrite(fd, view[done : done + _WRITE_AT_ONCE], offset + done)

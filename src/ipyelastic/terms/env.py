@@ -1,0 +1,75 @@
+"""Every environment variable that we set or read, spelt once.
+
+Runs in: owner, fork server and ranks.
+Source: torch 2.13 (SEEDS section 14) for the names without our prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+__all__ = ["read_at_import", "names_read_at_import"]
+
+# Set for every rank, as torchrun does.
+RANK = "RANK"
+LOCAL_RANK = "LOCAL_RANK"
+WORLD_SIZE = "WORLD_SIZE"
+LOCAL_WORLD_SIZE = "LOCAL_WORLD_SIZE"
+GROUP_RANK = "GROUP_RANK"
+GROUP_WORLD_SIZE = "GROUP_WORLD_SIZE"
+ROLE_RANK = "ROLE_RANK"
+ROLE_WORLD_SIZE = "ROLE_WORLD_SIZE"
+ROLE_NAME = "ROLE_NAME"
+MASTER_ADDR = "MASTER_ADDR"
+MASTER_PORT = "MASTER_PORT"
+RESTART_COUNT = "TORCHELASTIC_RESTART_COUNT"
+MAX_RESTARTS = "TORCHELASTIC_MAX_RESTARTS"
+RUN_ID = "TORCHELASTIC_RUN_ID"
+USE_AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+NCCL_ASYNC_ERROR_HANDLING = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+JAX_COORDINATOR_ADDRESS = "JAX_COORDINATOR_ADDRESS"
+JAX_PROCESS_ID = "JAX_PROCESS_ID"
+JAX_NUM_PROCESSES = "JAX_NUM_PROCESSES"
+
+# Copied or set where it makes sense.
+OMP_NUM_THREADS = "OMP_NUM_THREADS"
+OPENBLAS_NUM_THREADS = "OPENBLAS_NUM_THREADS"
+CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+NVML_CUDA_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+MPLBACKEND = "MPLBACKEND"
+ACCELERATE_USE_CPU = "ACCELERATE_USE_CPU"
+PYTHONFAULTHANDLER = "PYTHONFAULTHANDLER"
+ACCELERATE_MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"
+PYTHONPATH = "PYTHONPATH"
+
+# Read by the parent.
+SIGNALS_TO_HANDLE = "TORCHELASTIC_SIGNALS_TO_HANDLE"
+LOGLEVEL = "LOGLEVEL"
+PARALLEL_START = "TORCH_MP_PARALLEL_START"
+LIVE_FRONT_END = ("JPY_SESSION_NAME", "VSCODE_PID", "VSCODE_CWD", "COLAB_RELEASE_TAG")
+
+# Ours.
+RUN_MARK = "IPYELASTIC_RUN_MARK"
+"""`<owner mark>.<run number>`: in every rank's environment, and so in its children's: how strays are found."""
+
+OWNER_MARK = "IPYELASTIC_OWNER_MARK"
+"""The fork server carries its owner's mark: how `%elastic_status` and the tests name what belongs together."""
+
+RUN_ROOT = "IPYELASTIC_RUN_ROOT"
+"""Folder for the log folders of runs without `--log-dir`; default `<temp folder>/ipyelastic-<uid>`."""
+
+_READ_AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "NUMEXPR_", "LD_", "PYTHON", "TORCH_LOGS", "MALLOC_")
+
+
+def read_at_import(name: str) -> bool:
+    """Whether a library (or the loader) reads this name once, at its import or at the process's start.
+
+    Setting such a name in a process that was forked with the library loaded comes too late.
+    """
+    return name.startswith(_READ_AT_IMPORT)
+
+
+def names_read_at_import(environment: Mapping[str, str] | Iterable[str]) -> list[str]:
+    """The names of `environment` for which `read_at_import` holds, sorted."""
+    return sorted(name for name in environment if read_at_import(name))

@@ -1,0 +1,102 @@
+"""Samples of one benchmark run, and the tables made of them.
+
+first_cell.py -> Figures.add -> [here] -> text, build/bench/first_cell.md and .json
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = ["Figures", "Row"]
+
+
+@dataclass
+class Row:
+    """One figure of one tool at one number of ranks; `samples` in seconds."""
+
+    part: str
+    tool: str
+    ranks: int
+    figure: str
+    samples: list[float] = field(default_factory=list)
+
+    @property
+    def median_ms(self) -> float:
+        """The middle one, in ms."""
+        return statistics.median(self.samples) * 1000
+
+    @property
+    def spread(self) -> str:
+        """`min..max` in ms."""
+        return f"{_ms(min(self.samples) * 1000)}..{_ms(max(self.samples) * 1000)}"
+
+
+@dataclass
+class Figures:
+    """All rows of a run, with goals (`(part, ranks, figure) -> ms`), remarks and facts beside them.
+
+    `order`: tools as the tables have them.
+    """
+
+    goals_ms: dict[tuple[str, int, str], float]
+    order: list[str] = field(default_factory=list)
+    rows: dict[tuple[str, str, int, str], Row] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
+
+    def add(self, part: str, tool: str, ranks: int, figures: dict[str, float]) -> None:
+        """Take one sample of each figure."""
+        for figure, seconds in figures.items():
+            key = (part, tool, ranks, figure)
+            self.rows.setdefault(key, Row(*key)).samples.append(seconds)
+
+    def markdown(self, is_ours: Callable[[str], bool]) -> str:
+        """The whole report."""
+        lines = ["# First cell", ""]
+        lines += [f"- {name}: {value}" for name, value in self.facts.items()]
+        for part in dict.fromkeys(row.part for row in self.rows.values()):
+            lines += ["", f"## {part}", "", *self._table(part, is_ours)]
+            lines += self._ratios(part, is_ours)
+        if self.remarks:
+            lines += ["", "## Remarks", "", *(f"- {remark}" for remark in self.remarks)]
+        return "\n".join(lines) + "\n"
+
+    def _table(self, part: str, is_ours: Callable[[str], bool]) -> list[str]:
+        lines = ["| tool | ranks | figure | median ms | min..max | n | goal |", "|---|--:|---|--:|--:|--:|---|"]
+        for row in self._sorted(part):
+            goal = self.goals_ms.get((part, row.ranks, row.figure)) if is_ours(row.tool) else None
+            verdict = "" if goal is None else f"{goal:g}: {'held' if row.median_ms <= goal else 'MISSED'}"
+            cells = [row.tool, str(row.ranks), row.figure, _ms(row.median_ms), row.spread, str(len(row.samples))]
+            lines.append("| " + " | ".join([*cells, verdict]) + " |")
+        return lines
+
+    def _ratios(self, part: str, is_ours: Callable[[str], bool]) -> list[str]:
+        """A table: for each way of ours, how many times as long each rival takes."""
+        rows = self._sorted(part)
+        rivals = list(dict.fromkeys(row.tool for row in rows if not is_ours(row.tool)))
+        if not rivals:
+            return []
+        lines = ["", "How many times as long as ours:", "", f"| ours | ranks | figure | {' | '.join(rivals)} |"]
+        lines.append("|---|--:|---|" + "--:|" * len(rivals))
+        for ours in (row for row in rows if is_ours(row.tool)):
+            theirs = (self.rows.get((part, rival, ours.ranks, ours.figure)) for rival in rivals)
+            ratios = ["" if row is None else f"{_ms(row.median_ms / ours.median_ms)}x" for row in theirs]
+            lines.append("| " + " | ".join([ours.tool, str(ours.ranks), ours.figure, *ratios]) + " |")
+        return lines
+
+    def _sorted(self, part: str) -> list[Row]:
+        rows = [row for row in self.rows.values() if row.part == part]
+        tools = [*self.order, *(row.tool for row in rows)]
+        figures = list(dict.fromkeys(row.figure for row in rows))
+        return sorted(rows, key=lambda row: (figures.index(row.figure), row.ranks, tools.index(row.tool)))
+
+    def as_json(self) -> dict[str, object]:
+        """The same, with every sample."""
+        rows = [{**vars(row), "median_ms": round(row.median_ms, 3)} for row in self.rows.values()]
+        return {"facts": self.facts, "rows": rows, "remarks": self.remarks}
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"

@@ -1,0 +1,109 @@
+"""README.md tells the truth: its scripts run, its cells run in a real kernel, and both print what it says they print.
+
+```python   a whole script, run from an empty folder
+```ipython  a cell; all cells of the page run in order in one kernel
+```text     right after one of these: what it prints, `...` stands for anything
+"""
+
+from __future__ import annotations
+
+import doctest
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    line: int
+    language: str
+    code: str
+    prints: str | None
+
+
+def blocks():
+    """Every fenced block; `prints` is the ```text that follows with at most one paragraph of prose between."""
+    page = README.read_text(encoding="utf-8")
+    found = list(FENCED.finditer(page))
+    for here, following in zip(found, [*found[1:], None], strict=True):
+        between = page[here.end() : following.start()].strip() if following else ""
+        is_answer = following and following[1] == "text" and "\n\n" not in between and "#" not in between
+        line = page.count("\n", 0, here.start()) + 1
+        yield Block(line, here[1], here[2], following[2] if is_answer else None)
+
+
+def by_rank(text):
+    """Ranks print in any order: sort neighbours that begin with `[rank N`, and keep each rank's own order."""
+    lines, bundle = [], []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("[rank "):
+            bundle.append(line)
+            continue
+        lines += sorted(bundle, key=lambda each: each.split()[1])
+        lines.append(line)
+        bundle = []
+    return "\n".join(lines).strip() + "\n"
+
+
+def assert_prints(got, block):
+    want, got = by_rank(block.prints), by_rank(got)
+    if not doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS):
+        assert got == want, f"README.md:{block.line}"
+
+
+SCRIPTS = [block for block in blocks() if block.language == "python"]
+CELLS = [block for block in blocks() if block.language == "ipython"]
+
+
+def test_the_page_has_scripts_and_cells():
+    assert len(SCRIPTS) >= 2
+    assert len(CELLS) >= 2
+    assert {block.language for block in blocks()} <= {"python", "ipython", "text", "console"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", SCRIPTS, ids=lambda block: f"line {block.line}")
+def test_script_runs_as_it_stands(block, tmp_path):
+    (tmp_path / "script.py").write_text(block.code, encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    if block.prints is not None:
+        assert_prints(ended.stdout, block)
+
+
+@pytest.mark.slow
+def test_cells_run_in_order_in_one_kernel(execute, printed, tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(block.code.strip()) for block in CELLS])
+    nbformat.write(notebook, tmp_path / "readme.ipynb")
+    ended = execute(tmp_path / "readme.ipynb")
+    assert ended.returncode == 0, ended.text
+    executed = nbformat.read(ended.folder / "readme.ipynb", as_version=4)
+    for block, cell in zip(CELLS, executed.cells, strict=True):
+        if block.prints is not None:
+            assert_prints(printed(cell), block)
+
+
+@pytest.mark.slow
+def test_the_picture_is_what_the_quickstart_shows(quickstart, printed):
+    executed = nbformat.read(quickstart.folder / "quickstart.ipynb", as_version=4)
+    (cell,) = [cell for cell in executed.cells if "raises-exception" in cell.metadata.get("tags", [])]
+    shown = printed(cell).splitlines()
+    picture = next(block for block in blocks() if block.language == "text")
+    for line in filter(None, map(str.rstrip, picture.code.splitlines())):
+        pattern = ".*".join(map(re.escape, line.split("...")))
+        assert any(re.fullmatch(pattern, each.rstrip()) for each in shown), line

@@ -1,0 +1,1 @@
+"""Small things the tests share: kernels, waiting, counting what is left."""
