@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +123,25 @@ def test_a_process_pool_left_open_ends_with_its_rank(method: str) -> None:
     if not run.wait(20):
         pytest.fail(f"it hangs; where each process is:\n{stacks_of(run)}")
     assert run.result() == [[1, 4, 9], [1, 4, 9]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_owners_garbage_closes_nothing_in_a_rank(method: str) -> None:
+    """A forked rank has the owner's pipes as objects; collected there, they close their numbers again."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(40):
+            ends: list[Any] = list(multiprocessing.Pipe())
+            ends.append(ends)
+        del ends
+        run = launch(oddities.collect_beside_a_process_pool, nproc=2, start_method=method)
+        if not run.wait(20):
+            pytest.fail(f"it hangs; where each process is:\n{stacks_of(run)}")
+    finally:
+        gc.enable()
+    assert run.result() == [[1, 4, 9], [1, 4, 9]]
+    assert [view.tail() for view in run.ranks] == [[], []]
 
 
 @pytest.mark.parametrize("method", METHODS)

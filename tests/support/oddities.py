@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -103,6 +104,14 @@ def leave_a_process_pool() -> list[int]:
     """multiprocessing's fork pool, never closed."""
     pool = multiprocessing.get_context("fork").Pool(2)
     _kept.append(pool)
+    return pool.map(_square, [1, 2, 3])
+
+
+def collect_beside_a_process_pool() -> list[int]:
+    """The owner's garbage goes while a pool of the rank's own stands."""
+    pool = multiprocessing.get_context("fork").Pool(2)
+    _kept.append(pool)
+    gc.collect()
     return pool.map(_square, [1, 2, 3])
 
 

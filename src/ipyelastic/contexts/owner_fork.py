@@ -97,7 +97,7 @@ def _keep(
 ) -> NoReturn:
     """In the keeper: fork the ranks, serve until the last is gone."""
     try:
-        isolate([channel.fileno(), values_fd])
+        isolate([channel.fileno(), values_fd], has_owners_objects=True)
         drop_inherited_exits()
         become_subreaper()
         owner_fd = os.pidfd_open(owner)
