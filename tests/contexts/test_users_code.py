@@ -76,8 +76,10 @@ def test_interrupt_without_code_or_from_within_does_nothing() -> None:
     assert code.run("here", lambda: (code.interrupt(), 6)[1]) == 6
 
 
-def test_interrupts_at_any_moment_never_hit_what_comes_after() -> None:
+@pytest.mark.parametrize("switch_s", [5e-3, 1e-5, 1e-6])
+def test_interrupts_at_any_moment_never_hit_what_comes_after(switch_s: float) -> None:
     """A storm of interrupts from outside: each call ends in one of two ways, and the thread's own code goes on."""
+    former = sys.getswitchinterval()
     code, rounds, is_over = UsersCode(), 2000, threading.Event()
     outcomes: list[str] = []
     strays: list[BaseException] = []
@@ -93,11 +95,15 @@ def test_interrupts_at_any_moment_never_hit_what_comes_after() -> None:
             strays.append(error)
         is_over.set()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    while not is_over.is_set():
-        code.interrupt()
-    thread.join(10)
+    sys.setswitchinterval(switch_s)  # the shorter, the more places at which an interrupt can come
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not is_over.is_set():
+            code.interrupt()
+        thread.join(10)
+    finally:
+        sys.setswitchinterval(former)
     assert strays == []
     assert len(outcomes) == rounds
     assert set(outcomes) <= {"interrupted", "1225"}

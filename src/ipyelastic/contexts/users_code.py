@@ -38,28 +38,31 @@ class UsersCode:
 
     def run(self, where: str, call: Callable[[], T]) -> T:
         """Call it. Raises Interrupted when `interrupt` ended it; else what it raises."""
-        with self._lock:
-            self._thread, self._is_interrupted, self.where = threading.get_ident(), False, where
+        self._is_interrupted = False
         try:
+            with self._lock:
+                self._thread, self.where = threading.get_ident(), where
             try:
                 return call()
             finally:
                 self._leave()
         except KeyboardInterrupt:
-            self._leave()  # again, should it have come at the very first step of it
+            # No more of them from here on. Python takes none up before this line has run; two may be on their way.
+            self._thread = 0
+            try:
+                self._leave()
+            except KeyboardInterrupt:
+                try:
+                    self._leave()
+                except KeyboardInterrupt:
+                    self._leave()
             if self._is_interrupted:
                 raise Interrupted(where) from None
             raise
 
     def _leave(self) -> None:
-        while True:
-            try:
-                with self._lock:
-                    self._thread, self.where = 0, ""
-                break
-            except KeyboardInterrupt:  # it came too late, and in here
-                if not self._is_interrupted:
-                    raise
+        with self._lock:  # whoever interrupts us now has done so
+            self._thread, self.where = 0, ""
         if self._is_interrupted:
             _meet_what_is_left()  # what came too late must not hit what follows
 
