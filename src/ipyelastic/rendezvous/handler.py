@@ -1,6 +1,6 @@
 """What a rendezvous is: agents agree on who takes part, and each gets its rank, the world's size and a store.
 
-    launcher: RendezvousParameters > choose.py: registry > [RendezvousHandler].next_rendezvous() -> RendezvousInfo > agent
+    launcher: RendezvousParameters > choose.py > [RendezvousHandler].next_rendezvous() -> RendezvousInfo > agent
 
 Runs in: agent, launcher. Imports nothing heavy: the handlers live in the files beside this one.
 Source: torch 2.13 (SEEDS section 15); outcomes compared with torch's in tests/rendezvous/test_handler.py.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Protocol
 
+from ..terms import env
 from .held_port import HeldPort
 
 __all__ = [
@@ -59,8 +60,8 @@ class RendezvousStoreInfo:
         master_port: TCP port on it.
     """
 
-    MASTER_ADDR_KEY: ClassVar[str] = "MASTER_ADDR"
-    MASTER_PORT_KEY: ClassVar[str] = "MASTER_PORT"
+    MASTER_ADDR_KEY: ClassVar[str] = env.MASTER_ADDR
+    MASTER_PORT_KEY: ClassVar[str] = env.MASTER_PORT
     master_addr: str
     master_port: int
 
