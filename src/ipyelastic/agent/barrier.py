@@ -86,8 +86,10 @@ def barrier(
                 raise
             decode = rank_tracing_decoder or str
             names = ", ".join(decode(one) for one in missing)
-            raise type(error)(f"Timed out waiting on barrier on rank {rank}, for key prefix: {key_prefix}"
-                              f" (world_size={world_size}, missing_ranks=[{names}], timeout={barrier_timeout})") from None
+            raise type(error)(
+                f"Timed out waiting on barrier on rank {rank}, for key prefix: {key_prefix}"
+                f" (world_size={world_size}, missing_ranks=[{names}], timeout={barrier_timeout})"
+            ) from None
 
 
 def _enter(store: Any, world_size: int, key_prefix: str) -> str:

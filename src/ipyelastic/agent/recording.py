@@ -18,7 +18,7 @@ from typing import Any
 
 from ..telemetry.events import Event, EventSource, record
 from ..telemetry.metrics import put_metric
-from .spec import RunResult, Worker, WorkerGroup
+from .spec import RunResult, Worker, WorkerGroup, WorkerState
 
 __all__ = ["Recording"]
 
@@ -73,16 +73,13 @@ class Recording:
             self._record(event)
 
     def _get_worker_state(self, worker: Worker, result: RunResult) -> str:
-        """SUCCEEDED or FAILED; TERMINATED: the group failed, this worker had not. Raises ValueError for a stranger."""
-        failure = result.failures.get(worker.global_rank)
-        if failure is not None and not failure.is_stopped:
+        """FAILED, or SUCCEEDED; TERMINATED: the group failed, this worker did not. Raises ValueError for a stranger."""
+        if worker.global_rank in result.failures:
             return "FAILED"
-        if failure is not None or (result.failures and worker.global_rank not in result.return_values):
-            return "TERMINATED"
-        if result.state in ("UNHEALTHY", "FAILED"):
-            return "TERMINATED"
         if worker.global_rank in result.return_values:
-            return str(result.state.value)
+            return "SUCCEEDED"
+        if result.state in (WorkerState.UNHEALTHY, WorkerState.FAILED):
+            return "TERMINATED"
         raise ValueError(f"Unknown worker: {worker.global_rank}")
 
     def _construct_event(

@@ -65,6 +65,7 @@ class SimpleElasticAgent(Recording, ElasticAgent):
         self._exit_barrier_timeout, self._shutdown_timeout = exit_barrier_timeout, shutdown_timeout
         self._total_execution_time = 0
         self._in_exit_barrier = False
+        self._restart_reason = ""
         self._woken = threading.Event()
 
     def get_worker_group(self, role: str = DEFAULT_ROLE) -> WorkerGroup:
@@ -144,9 +145,7 @@ class SimpleElasticAgent(Recording, ElasticAgent):
             values = [json.dumps([first, world, role_first, role]) for first, world, role_first, role in assigned]
             store.multi_set([f"{_ASSIGNED_RANKS}{rank}" for rank in range(group_world_size)], values)
         first, world_size, role_first, role_world_size = json.loads(store.get(f"{_ASSIGNED_RANKS}{group_rank}"))
-        return [
-            Worker(local, first + local, role_first + local, world_size, role_world_size) for local in range(size)
-        ]
+        return [Worker(local, first + local, role_first + local, world_size, role_world_size) for local in range(size)]
 
     @prof
     def _initialize_workers(self, worker_group: WorkerGroup) -> None:
@@ -164,6 +163,7 @@ class SimpleElasticAgent(Recording, ElasticAgent):
         logger.info("[%s] Stopping worker group", worker_group.spec.role)
         self._stop_workers(worker_group)
         worker_group.state = WorkerState.STOPPED
+        self._tell_restart(self._restart_reason)
         self._initialize_workers(worker_group)
 
     # --------------------------------------------------------------------------------------------------------- the run
@@ -243,7 +243,7 @@ class SimpleElasticAgent(Recording, ElasticAgent):
                 raise Exception(f"[{spec.role}] Worker group in {result.state.name} state")
 
     def _restart(self, reason: str) -> None:
-        self._tell_restart(reason)
+        self._restart_reason = reason
         self._restart_workers(self._worker_group)
 
     def _exit_barrier(self) -> None:
