@@ -14,6 +14,8 @@
     │   ├── RendezvousConnectionError          its backend cannot be reached
     │   ├── RendezvousStateError               its state is damaged
     │   └── RendezvousGracefulExitError        this node is not needed any more: no failure
+    ├── StoreTimeoutError (also RuntimeError   a key of a store was not set in time
+    │                      and TimeoutError)
     └── RankTraceback                          never raised: the words of another process, as the cause of an error
 
 Runs in: owner. `process/signals.py` has SignalException, which torch derives from Exception.
@@ -43,6 +45,7 @@ __all__ = [
     "RendezvousConnectionError",
     "RendezvousStateError",
     "RendezvousGracefulExitError",
+    "StoreTimeoutError",
     "RankTraceback",
 ]
 
@@ -152,6 +155,18 @@ class RendezvousStateError(RendezvousError):
 
 class RendezvousGracefulExitError(RendezvousError):
     """This node was redundant and is not needed any more: the agent ends, and that is no failure."""
+
+
+class StoreTimeoutError(IpyelasticError, RuntimeError, TimeoutError):
+    """A key of a store was not set in time. RuntimeError, as torch's DistStoreError is.
+
+    Attributes:
+        keys: Those that are not there.
+    """
+
+    def __init__(self, message: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.keys = list(keys)
 
 
 class RankTraceback(IpyelasticError):
