@@ -220,7 +220,7 @@ class LocalElasticAgent(SimpleElasticAgent):
     def _judge(self, result: RunProcsResult) -> RunResult:
         ranks = self._global_ranks()
         failures, values = result.failures, result.return_values
-        if self._made is not None and not self._settings.is_torchs:
+        if result.is_failed() and self._made is not None and not self._settings.is_torchs:
             failures, values = self._made.all_failures, self._made.values_so_far
         for local_rank, failure in failures.items():
             logger.info("rank %s failed: local rank %s, %r", ranks[local_rank], local_rank, failure)

@@ -26,7 +26,7 @@ class RoleInstanceInfo:
     Torch's `_RoleInstanceInfo`; agents exchange it through the store as JSON.
     """
 
-    __slots__ = ["role", "rank", "local_world_size"]
+    __slots__ = ["role", "rank", "local_world_size"]  # noqa: RUF023  # the order in JSON
 
     def __init__(self, role: str, rank: int, local_world_size: int) -> None:
         self.role, self.rank, self.local_world_size = role, rank, local_world_size

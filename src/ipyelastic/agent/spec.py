@@ -92,7 +92,7 @@ class Worker:
         role_rank, role_world_size: Among the workers of its role.
     """
 
-    __slots__ = ["id", "local_rank", "global_rank", "role_rank", "world_size", "role_world_size"]
+    __slots__ = ["id", "local_rank", "global_rank", "role_rank", "world_size", "role_world_size"]  # noqa: RUF023
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class WorkerGroup:
         state: See WorkerState.
     """
 
-    __slots__ = ["spec", "workers", "store", "group_rank", "group_world_size", "state", "master_addr", "master_port"]
+    __slots__ = ["spec", "workers", "store", "group_rank", "group_world_size", "state", "master_addr", "master_port"]  # noqa: RUF023
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec

@@ -70,9 +70,7 @@ def start_processes(
     }
     context: PContext
     if isinstance(entrypoint, str):
-        context = SubprocessContext(
-            entrypoint=entrypoint, **shared, **({} if settings is None else {"settings": settings})
-        )
+        context = SubprocessContext(entrypoint=entrypoint, settings=settings, **shared)
     else:
         context = MultiprocessContext(entrypoint=entrypoint, start_method=start_method, settings=settings, **shared)
     try:
