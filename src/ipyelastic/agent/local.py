@@ -24,6 +24,7 @@ from ..contexts.start import start_processes
 from ..output.logs import LogsSpecs
 from ..output.tail import Tail
 from ..telemetry.metrics import prof
+from ..terms import env
 from ..terms.events import RunRestarted, Sink
 from ..terms.failure import ProcessFailure
 from .attempts import Attempt, follow
@@ -138,6 +139,8 @@ class LocalElasticAgent(SimpleElasticAgent):
         for worker in worker_group.workers:
             rank = worker.local_rank
             envs[rank] = worker_environment(worker_group, worker, base_env, restart_count)
+            if settings.signals:  # torch's workers inherit it from their agent
+                envs[rank][env.SIGNALS_TO_HANDLE] = settings.signals
             args[rank] = own_args(spec.args, rank)
             if prefixes is not None and self._log_line_prefix_template is not None:
                 prefixes[rank] = line_prefix(self._log_line_prefix_template, spec.role, worker)
