@@ -54,6 +54,7 @@ class LocalPlan:
     is_output_complete: bool
     master_addr: str = "127.0.0.1"
     master_port: int = 0
+    role: str = "default_role"
 
 
 class LocalEngine:
@@ -77,10 +78,11 @@ class LocalEngine:
         base_env, num_threads = rank_environment(os.environ, plan.options.env, plan.nproc)
         used = self._choose_gpus(base_env)
         spec = WorkerSpec(
-            role="default_role",
+            role=plan.role,
             local_world_size=plan.nproc,
             entrypoint=plan.entrypoint,
             args=plan.args,
+            max_restarts=plan.options.max_restarts,
             run_id=plan.run_id,
             numa_options=_numa_options(plan, base_env),
             virtual_local_rank=plan.options.virtual_local_rank,
