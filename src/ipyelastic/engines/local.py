@@ -55,6 +55,7 @@ class LocalPlan:
     is_output_complete: bool
     master_addr: str = "127.0.0.1"
     master_port: int = 0
+    role: str = "default_role"
 
 
 class LocalEngine:
@@ -79,12 +80,12 @@ class LocalEngine:
         used = self._choose_gpus(base_env)
         self._rendezvous = StandaloneRendezvous(plan.run_id, master_addr=plan.master_addr, master_port=plan.master_port)
         spec = WorkerSpec(
-            role="default_role",
+            role=plan.role,
             local_world_size=plan.nproc,
             rdzv_handler=self._rendezvous,
             entrypoint=plan.entrypoint,
             args=plan.args,
-            max_restarts=0,
+            max_restarts=plan.options.max_restarts,
             numa_options=_numa_options(plan, base_env),
             virtual_local_rank=plan.options.virtual_local_rank,
         )

@@ -77,13 +77,15 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         is_output_complete: bool = False,
         name: str = "",
         rendezvous: Rendezvous = ("127.0.0.1", 0),
+        run_id: str = "",
+        role: str = "default_role",
     ) -> None:
         super().__init__()
         is_here = options.engine == "here"
         gpus = GpuChoice(1) if is_here else options.choose_gpus()
         self.nproc = gpus.nproc
         self.options = options
-        self.run_id = secrets.token_hex(4)
+        self.run_id = run_id or secrets.token_hex(4)
         self.name = name or getattr(entrypoint, "__name__", type(entrypoint).__name__)
         self.board = Board(self.nproc)
         self._record = RunRecord(self.run_id, self.name, self.nproc, options, self.board)
@@ -113,6 +115,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
             is_output_complete=is_output_complete or (display is not None and display.is_complete),
             master_addr=rendezvous[0],
             master_port=rendezvous[1],
+            role=role,
         )
         engine: LocalEngine | HereEngine
         if is_here:
@@ -338,9 +341,13 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         """Whether it has ended because of `cancel()`. A run that ended by itself first was not cancelled."""
         return self.done() and isinstance(self._error, RunCancelled)
 
-    def stop(self, grace_s: float | None = None) -> None:
-        """Ask every rank to end, kill what is left after the grace. Returns at once; `wait()` waits."""
-        self._engine.ask("stop", **({} if grace_s is None else {"grace_s": grace_s}))
+    def stop(self, grace_s: float | None = None, *, signum: int | None = None) -> None:
+        """Ask every rank to end, kill what is left after the grace. Returns at once; `wait()` waits.
+
+        `signum`: how they are asked this once, instead of with the option `stop_signal`.
+        """
+        fields = {"grace_s": grace_s, "signal": None if signum is None else int(signum)}
+        self._engine.ask("stop", **{name: value for name, value in fields.items() if value is not None})
 
     def stop_because(self, why: str, grace_s: float | None = None) -> None:
         """As `stop()`; a run that ends by it says why: `the run was stopped: why`."""

@@ -10,7 +10,6 @@ Source: accelerate 1.15, signature and public documentation of `notebook_launche
 from __future__ import annotations
 
 import errno
-import string
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +19,7 @@ from ..launcher import defaults
 from ..launcher.options import RunOptions
 from ..terms import env
 from ..terms.errors import OptionError, nearest
-from ..terms.events import Stream
-from ..view.text import PrefixedText, standard_prefix
+from ..view.text import PrefixedText, templated_prefix
 from .foreground import run_in_foreground
 from .front_end import is_live_front_end
 from .interrupts import Interrupts
@@ -126,7 +124,7 @@ def _launched(
             function,
             args,
             options,
-            PrefixedText(ranks=options.shown, is_live=is_live, prefix=_prefix(log_line_prefix_template)),
+            PrefixedText(ranks=options.shown, is_live=is_live, prefix=templated_prefix(log_line_prefix_template)),
             interrupts,
             shell=shell,
             is_live=is_live,
@@ -163,17 +161,6 @@ def _checked_port(given: Any) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise OptionError(f"use_port={given!r}: expected a port from 1 to 65535, or 0 for any that is free")
     return int(text)
-
-
-def _prefix(template: str | None) -> Callable[[int, Stream], str]:
-    if template is None:
-        return standard_prefix
-    words = string.Template(template)
-
-    def filled(rank: int, stream: Stream) -> str:
-        return words.safe_substitute(rank=rank, local_rank=rank, role_name="default")
-
-    return filled
 
 
 def _shell() -> Any:
