@@ -125,6 +125,11 @@ class Board:
         with self._lock:
             return self._outputs[rank].screen(stream).lines(n)
 
+    def is_updating(self, rank: int) -> bool:
+        """Whether what the rank writes next goes over its last line, as a progress bar does."""
+        with self._lock:
+            return self._outputs[rank].merged.is_updating
+
     def _rank(self, rank: int) -> RankSnapshot:
         if rank not in self._ranks:
             self._ranks[rank] = RankSnapshot(rank)

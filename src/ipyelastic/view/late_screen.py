@@ -80,6 +80,12 @@ class LateScreen:
         self._read()
         return self._screen.tail(n)
 
+    @property
+    def is_updating(self) -> bool:
+        """See `Screen.is_updating`."""
+        self._read()
+        return self._screen.is_updating
+
     def _read(self) -> None:
         for text in self._waiting:
             if text is None:
