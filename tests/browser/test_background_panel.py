@@ -187,3 +187,38 @@ def test_a_failure_in_the_background_stands_in_the_saved_page_once(open_notebook
     page.save()
     (output,) = page.jupyter.saved(page.name).cells[2].outputs
     assert output.data["text/html"].count("Traceback (most recent call last)") == 1
+
+
+def test_pictures_stand_in_their_ranks_tab_while_it_runs_and_in_the_saved_page(
+    open_notebook: Callable[..., Any], gate: Gate
+) -> None:
+    body = f"""
+from support.pngs import png
+def work():
+    from IPython.display import Image, display
+    rank = int(os.environ["RANK"])
+    display(Image(data=png(40 + rank, 30)))
+    folder = os.path.dirname(os.environ["TORCHELASTIC_ERROR_FILE"])
+    with open(os.path.join(folder, "figure_9.png"), "w") as file:
+        file.write("<svg onload='window.hacked = 1'></svg>")
+    print("saved", flush=True)
+    wait_at({gate.path!r})
+"""
+    page = open_notebook([LOAD, body, "run = launch(work, nproc=2)"])
+    page.run_all()
+    page.wait_for_line(0, "saved")
+    pictures = page.panel().locator(".ie-pictures img")
+    expect(pictures).to_have_count(1, timeout=MOST_MS)
+    expect(page.panel().get_by_role("img", name="image_1.png of rank 0")).to_be_visible()
+    width = "([img]) => img?.naturalWidth"
+    wait_until(lambda: page.page.wait_for_timeout(20) or pictures.evaluate_all(width) == 40, 60)
+    page.panel().get_by_role("tab", name="Rank 1").click()
+    wait_until(lambda: page.page.wait_for_timeout(20) or pictures.evaluate_all(width) == 41, 60)
+    page.panel().get_by_role("tab", name="All ranks").click()
+    expect(pictures).to_have_count(2)
+    gate.open()
+    expect(page.page.locator(".ie-panel")).to_have_count(0, timeout=MOST_MS)
+    page.save()
+    (output,) = page.jupyter.saved(page.name).cells[2].outputs
+    assert output.data["text/html"].count('src="data:image/png;base64,') == 2
+    assert page.page.evaluate("() => window.hacked ?? null") is None

@@ -23,6 +23,7 @@ from ..engines.static_forms import static_forms
 from ..terms.errors import ChildFailedError, IpyelasticError, RunStopped
 from ..terms.events import Sink
 from .panel_messages import RunState
+from .panel_pictures import PictureFeed
 from .panel_state import RunFacts, first_failure, run_state
 from .panel_stream import PanelSink, Window
 from .panel_view import RunView, front_end
@@ -75,6 +76,7 @@ class Panel:
         self._is_waited_for = False
         self._trouble = ""
         self._final: tuple[str, str] | None = None
+        self._pictures = PictureFeed()
         self._sent_state: RunState | None = None
         self._sent_epoch = 0
         self._sent_final: tuple[str, str] | None = None
@@ -218,6 +220,7 @@ class Panel:
             return None
         if epoch != self._sent_epoch:
             self._sent_epoch = epoch
+            self._pictures = PictureFeed()
             if self._window.views:
                 self._send_whole("*", sink)
         self._send_state(self._state())
@@ -232,6 +235,8 @@ class Panel:
             if deltas:
                 message = {"kind": "output", "seq": self._window.next_seq(), "ranks": list(deltas)}
                 self._send(message, list(deltas.values()))
+        if self._window.views:
+            self._send_pictures(run, now)
         if final is not None and self._sent_final != final and self._window.views:
             self._send_final(final)
         if sink.has_more:
@@ -324,8 +329,14 @@ class Panel:
         state = self._sent_state = self._state()
         message = {"kind": "whole", "view": view, "seq": self._window.seq, "ranks": list(tails)}
         self._send({**message, "state": state, "usage": usage}, list(tails.values()))
+        self._pictures.forget()
         if self._final is not None:
             self._send_final(self._final)
+
+    def _send_pictures(self, run: Run[Any], now: float) -> None:
+        is_over = run.done()
+        while (new := self._pictures.take_new(run.log_dir, now, is_over=is_over))[0]:
+            self._send({"kind": "pictures", "pictures": new[0]}, new[1])
 
     def _send_final(self, final: tuple[str, str]) -> None:
         self._sent_final = final
