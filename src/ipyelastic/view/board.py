@@ -26,7 +26,7 @@ from ..terms.events import (
     WorkerStarted,
 )
 from ..terms.failure import ProcessFailure
-from .late_screen import LateScreen
+from .late_screen import LateScreen, thinned
 from .text import divider_words, skipped_words
 
 __all__ = ["Board", "BoardSnapshot", "RankSnapshot", "RankState"]
@@ -191,11 +191,12 @@ class _Output:
         if self.latest not in (None, chunk.stream):
             self.merged.end_line()  # a print must not be written over the other stream's progress bar
         self.latest = chunk.stream
+        text = thinned(chunk.text)
         for screen in (self.screen(chunk.stream), self.merged):
             if chunk.skipped_bytes:
                 screen.end_line()
                 screen.feed(f"{skipped_words(chunk)}\n")
-            screen.feed(chunk.text)
+            screen.feed(text)
 
     def divide(self, words: str) -> None:
         for screen in (self.stdout, self.stderr, self.merged):
