@@ -1,6 +1,6 @@
 // The run view: header, failure, a tab per rank with its terminal. It paints what Python decided.
 //
-//   notebook/panel_stream.py -> link.js -> [here] -> header, failure, tabs, usage, terminal, lines
+//   notebook/panel_stream.py -> link.js -> [here] -> header, failure, tabs, usage, terminal, lines, pictures
 //
 // anywidget calls `render` once for each view of the widget; views know nothing of each other.
 
@@ -11,6 +11,7 @@ import { Failure } from "./failure.js";
 import { Header } from "./header.js";
 import { AllLines } from "./lines.js";
 import { Link } from "./link.js";
+import { Pictures } from "./pictures.js";
 import { putIntoNotebook } from "./saved.js";
 import { Tabs } from "./tabs.js";
 import { copy, RankTerminal } from "./terminal.js";
@@ -32,11 +33,12 @@ class RunView {
     this.failure = new Failure((rank) => this.show(rank));
     this.usage = new Usage();
     this.all = new AllLines();
+    this.pictures = new Pictures();
     this.tabs = new Tabs((key) => this.show(key));
     this.notes = make("ul.ie-notes", { hidden: true });
     this.makeTools();
     this.body = make("div.ie-body", { role: "tabpanel", id: `${this.tabs.id}-panel`, tabindex: "-1" });
-    this.el = make("section.ie-panel", { "aria-label": "Run" }, this.header.el, this.failure.el, this.notes, this.tabs.el, this.tools, this.body);
+    this.el = make("section.ie-panel", { "aria-label": "Run" }, this.header.el, this.failure.el, this.notes, this.tabs.el, this.tools, this.body, this.pictures.el);
     el.append(this.el);
     this.retheme();
     this.unwatch = watchTheme(() => this.retheme());
@@ -45,6 +47,7 @@ class RunView {
       whole: (message, buffers, done) => this.takeWhole(message, buffers, done),
       state: ({ state }) => this.takeState(state),
       usage: ({ samples }) => this.takeUsage(samples),
+      pictures: (message, buffers) => this.takePictures(message.pictures, buffers),
       final: (message) => putIntoNotebook(model, message),
     });
     this.clock = setInterval(() => this.header.tick(), 250);
@@ -82,6 +85,7 @@ class RunView {
   // ------------------------------------------------------------------------------------------------ what Python says
 
   takeWhole(message, buffers, done) {
+    if (this.epoch !== message.state.epoch) this.pictures.clear();
     this.epoch = message.state.epoch;
     for (const terminal of this.terminals.values()) terminal.clear();
     this.all.clear();
@@ -133,6 +137,13 @@ class RunView {
     this.showUsage();
   }
 
+  takePictures(rows, buffers) {
+    for (const rank of this.pictures.take(rows, buffers)) {
+      if (this.shown !== rank) this.tabs.markUnread(rank);
+    }
+    this.pictures.show(this.shown);
+  }
+
   // ------------------------------------------------------------------------------------------------ what is looked at
 
   addTerminal(rank) {
@@ -153,6 +164,7 @@ class RunView {
     this.all.terminal.el.hidden = key !== "all";
     if (key === "all" || this.all.terminal.isShown) this.all.show(key === "all");
     this.tabs.select(key);
+    this.pictures.show(key);
     this.filter.hidden = key !== "all";
     this.body.setAttribute("aria-labelledby", `${this.tabs.id}-${key}`);
     this.link?.send({ kind: "show", ranks: key === "all" ? null : [key] });
@@ -172,6 +184,7 @@ class RunView {
     clearInterval(this.clock);
     this.unwatch();
     this.link.close();
+    this.pictures.clear();
     for (const terminal of [...this.terminals.values(), this.all.terminal]) terminal.close();
   }
 }

@@ -11,7 +11,7 @@
 export class Link {
   /**
    * @param {object} model anywidget's model
-   * @param {{output: Function, whole: Function, state: Function, usage: Function, final: Function}} takers
+   * @param {{output: Function, whole: Function, state: Function, usage: Function, pictures: Function, final: Function}} takers
    *   `output(ranks, buffers, done)` and `whole(message, buffers, done)` call `done` when all is drawn.
    */
   constructor(model, takers) {
@@ -54,8 +54,9 @@ export class Link {
         return;
       case "state":
       case "usage":
+      case "pictures":
       case "final":
-        if (this.seq !== null) this.takers[message.kind](message);
+        if (this.seq !== null) this.takers[message.kind](message, bytes());
     }
   }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def jupyter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def kernel_version() -> tuple[int, ...]:
+    """ipykernel's, of this environment: (7, 4, 0)."""
+    return tuple(int(part) for part in metadata.version("ipykernel").split(".")[:3])
 
 
 @pytest.fixture

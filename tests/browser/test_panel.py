@@ -318,18 +318,38 @@ def work():
     assert page.page.evaluate(where) > before
 
 
-def test_twenty_ranks_have_their_tabs_and_terminals_only_when_shown(open_notebook):
+def test_64_ranks_stand_in_groups_and_have_terminals_only_when_shown(open_notebook):
     body = """
 def work():
     print("rank", rank(), flush=True)
+    if rank() == 40:
+        sys.exit(3)
 """
-    page = opened(open_notebook, body, "panel, run = shown_run(work, nproc=20); panel")
-    status(page, "succeeded")
-    expect(page.panel().get_by_role("tab")).to_have_count(21)
-    assert page.page.locator(".ie-panel .xterm").count() == 1
-    page.panel().get_by_role("tab", name="Rank 17").click()
-    page.wait_for_line(17, "rank 17")
-    assert page.page.locator(".ie-panel .xterm").count() == 2
+    page = opened(open_notebook, body, "panel, run = shown_run(work, nproc=64, grace=600); panel")
+    status(page, "failed")
+    expect(page.panel().get_by_role("tab")).to_have_count(65)
+    expect(page.panel().get_by_role("tab", selected=True)).to_have_attribute(
+        "aria-label", re.compile("^Rank 40: failed")
+    )
+    assert page.page.locator(".ie-panel .xterm").count() <= 2  # the first one's, then the failed one's
+    page.panel().get_by_role("tab", name="Rank 17:").click()
+    expect(page.panel().get_by_role("tab", selected=True)).to_have_attribute("aria-label", re.compile("^Rank 17:"))
+    assert page.page.locator(".ie-panel .xterm").count() <= 3
+    # Rows of sixteen, in two groups of eight: a rank is found by where it stands.
+    rows = page.page.evaluate(
+        """() => {
+            const rows = new Map();
+            for (const tab of document.querySelectorAll('.ie-tab')) {
+                const { top } = tab.getBoundingClientRect();
+                rows.set(top, [...(rows.get(top) ?? []), tab.querySelector('.ie-label').textContent]);
+            }
+            return [...rows.values()];
+        }"""
+    )
+    assert rows == [["All"], *([str(rank) for rank in range(first, first + 16)] for first in range(0, 64, 16))]
+    assert page.page.locator(".ie-tabs").evaluate("el => el.clientHeight") < 160
+    page.panel().get_by_role("tab", selected=True).press("End")
+    expect(page.panel().get_by_role("tab", selected=True)).to_have_attribute("aria-label", re.compile("^Rank 63:"))
 
 
 def test_two_panels_load_the_front_end_once(open_notebook):

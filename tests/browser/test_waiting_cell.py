@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,9 +93,19 @@ def test_a_failure_is_short_in_the_cell_and_whole_in_the_panel(open_notebook: Ca
     page = open_notebook([LOAD, "%%elastic_run -n 2\nprint('before')\nif rank:\n    1 / 0"])
     page.run_all()
     seen(page, "rank 1 of 2 failed", 1)
-    text = page.text_of(1)
-    assert "ZeroDivisionError" in text
-    assert "line 4" in text
+    seen(page, "its traceback stands above", 1)
+    page.wait_for_kernel()
+    page.save()
+    shown, raised = page.jupyter.saved(page.name).cells[1].outputs
+    assert shown.data["text/html"].count("Traceback (most recent call last)") == 1
+    assert "line 4, in &lt;module&gt;" in shown.data["text/html"]
+    assert raised.output_type == "error"
+    (line,) = raised.traceback
+    assert re.fullmatch(
+        r"ChildFailedError: rank 1 of 2 failed \(local_rank 1\): ZeroDivisionError: division by zero "
+        r"\(Cell In\[2\], line 4\); its traceback stands above",
+        line,
+    )
 
 
 def test_restart_while_the_cell_blocks_gives_the_new_runs_values(

@@ -250,6 +250,12 @@ class Shell:
     def dress(self, error: BaseException, world_size: int) -> BaseException:
         return error
 
+    def show(self, run: Any) -> bool:
+        return False
+
+    def answer_while(self, is_on: Callable[[float], bool], timeout: float | None) -> float | None:
+        return timeout
+
 
 @pytest.fixture
 def shell() -> Iterator[Callable[..., Shell]]:

@@ -268,7 +268,9 @@ def test_flood_in_a_live_page_is_the_newest_lines_and_few_small_updates(new_kern
     live.run("%load_ext ipyelastic")
     page = Page(live)
     page.run("rank = 5")
-    page.run("%%elastic_run --bg -n 1 -o run\nrank\nfor n in range(100_000): print('line', n)\nprint('x' * 10_000)")
+    page.run(
+        "%%elastic_run --bg -n 1 --ui text -o run\nrank\nfor n in range(100_000): print('line', n)\nprint('x' * 10_000)"
+    )
     page.run_until(lambda: "succeeded after" in _only(page))
     first, note, missing, *lines = _only(page).splitlines()
     assert "succeeded" in first

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from ipyelastic.view.late_screen import LateScreen
+from ipyelastic.view.late_screen import LateScreen, thinned
 from ipyelastic.view.screen import Screen
 
 PIECES = (
@@ -153,3 +153,32 @@ def test_nothing_of_a_flood_is_read_before_somebody_looks(monkeypatch: pytest.Mo
     assert not read
     assert late.tail(1) == ["A 999"]
     assert 2000 <= sum(read) <= 4100
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_thinned_text_shows_what_the_whole_text_shows(seed: int) -> None:
+    chosen = random.Random(seed)
+    pieces = ("\r",) * 9 + (
+        "1%|#",
+        "20%|##",
+        " ",
+        "x" * 60,
+        "\t",
+        "\u00e9\u4e2d",
+        "\n",
+        "w" * 5000,
+        "\x1b[31m",
+        "\x1b[K",
+    )
+    whole, thin = Screen(50), Screen(50)
+    for _ in range(60):
+        text = "".join(chosen.choices(pieces[: chosen.choice((12, 15, 16, 19))], k=chosen.randrange(80)))
+        whole.feed(text)
+        thin.feed(thinned(text))
+        assert thin.lines() == whole.lines()
+        assert thin.is_updating == whole.is_updating
+
+
+def test_of_a_bar_that_is_drawn_very_often_little_is_left() -> None:
+    bar = "".join(f"\r{n:5}/10000 {'#' * (n // 100)}" for n in range(10_000))
+    assert len(thinned(bar)) < 200

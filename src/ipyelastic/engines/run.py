@@ -16,6 +16,7 @@ import logging
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, cast
@@ -33,15 +34,18 @@ from .here import HereEngine
 from .local import LocalEngine, LocalPlan
 from .rank_view import RankView
 from .record import RunRecord
+from .replay import replayed
 from .results import Results
 from .showing import Display, new_display, place
+from .static_forms import static_forms
 
-__all__ = ["Run", "Results", "RankView", "Rendezvous", "live_runs", "last_run"]
+__all__ = ["Run", "Results", "RankView", "Rendezvous", "live_runs", "last_run", "find_run"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("ipyelastic")
 _last: Run[Any] | None = None
+_known: weakref.WeakValueDictionary[str, Run[Any]] = weakref.WeakValueDictionary()
 
 Rendezvous = tuple[str, int]
 """MASTER_ADDR and MASTER_PORT; port 0: any that is free."""
@@ -90,6 +94,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         self.board = Board(self.nproc)
         self._record = RunRecord(self.run_id, self.name, self.nproc, options, self.board)
         self._display = display
+        self._emitting = threading.RLock()  # `add_sink` must fall between two events
         self._sinks: list[Sink] = [self.board, *sinks, *([] if display is None else [display]), self._record]
         self._again: tuple[Callable[..., T], tuple[Any, ...], RunOptions, Rendezvous] | None
         self._again = (entrypoint, tuple(args), options, rendezvous)
@@ -126,6 +131,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         self.set_running_or_notify_cancel()
         global _last
         before, _last, is_shown = _last, self, False
+        _known[self.run_id] = self
         try:
             if display is not None:
                 display.begin(self)
@@ -137,6 +143,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         except BaseException as error:
             # No run came of it: what was taken for it is there for the next one.
             self._error, self._status, _last = error, "failed", before
+            _known.pop(self.run_id, None)
             engine.abandon()
             living.remove(self)
             if is_shown:
@@ -234,8 +241,16 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         return RunStopped(f"the run was stopped{why}", self._values)
 
     def _emit(self, event: Event) -> None:
-        for sink in self._sinks:
-            sink(event)
+        with self._emitting:
+            for sink in self._sinks:
+                sink(event)
+
+    def add_sink(self, sink: Sink) -> None:
+        """Hand all further events to one more sink, after what makes up for those it missed (engines/replay.py)."""
+        with self._emitting:
+            for event in replayed(self.board):
+                sink(event)
+            self._sinks = [*self._sinks, sink]
 
     def _take_paths(self, stdouts: dict[int, str], stderrs: dict[int, str]) -> None:
         self._record.begin(self.log_dir, stdouts, stderrs)
@@ -281,10 +296,12 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         return True
 
     def _wait_for_end(self, timeout: float | None) -> BaseException | None:
+        here = place()
         try:
+            if here is not None and here.is_kernel:
+                timeout = here.answer_while(lambda s: not concurrent.futures.wait([self], s).done, timeout)
             return super().exception(timeout)
         except KeyboardInterrupt:
-            here = place()
             if here is None or not here.is_kernel:
                 self._end_after_interrupt()
                 raise
@@ -370,9 +387,17 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         self.stop()
         self.wait()
         self._ask()
+        return self._launch_again(display=new_display(self.options))
+
+    def launch_beside(self, sinks: Sequence[Sink]) -> Run[T]:
+        """Launch the same again for somebody who shows it; this run is left alone. Raises as `restart()` does."""
+        return self._launch_again(sinks=sinks)
+
+    def _launch_again(self, **shown: Any) -> Run[T]:
+        if self._again is None:
+            raise RuntimeError(f"run {self.run_id} of {self.name} keeps nothing of what was run: run its cell again")
         entrypoint, args, options, rendezvous = self._again
-        display = new_display(options)
-        return Run(entrypoint, args, options, display=display, name=self.name, rendezvous=rendezvous)
+        return Run(entrypoint, args, options, name=self.name, rendezvous=rendezvous, **shown)
 
     def forget_call(self) -> None:
         """Let go of what was run and of its arguments, which may be large; `restart()` is refused from then on.
@@ -393,6 +418,12 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
     def status(self) -> RunStatus:
         """`starting`, `running`, `succeeded`, `failed` or `stopped`."""
         return self._status
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since its launch; of a run that has ended, how long it took."""
+        duration_s = self.board.snapshot().duration_s
+        return time.monotonic() - self._began if duration_s is None else duration_s
 
     @property
     def attempts(self) -> int:
@@ -425,8 +456,17 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         return self._error
 
     def _ipython_display_(self) -> None:
-        if self._display is None or not self._display.has_just_shown():
-            raise NotImplementedError  # IPython then shows the repr
+        if self._display is not None and self._display.has_just_shown():
+            return
+        here = place()
+        if here is None or not here.show(self):
+            raise NotImplementedError  # IPython then asks for the bundle
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        here = place()
+        if here is None or not here.is_kernel or not self.done() or self.options.engine == "here":
+            return {"text/plain": repr(self)}
+        return {"text/plain": repr(self), "text/html": static_forms(self)[0]}
 
     def __repr__(self) -> str:
         duration = self.board.snapshot().duration_s
@@ -451,6 +491,11 @@ def _call_back(callback: Callable[[Any], object], run: Any) -> None:
 def last_run() -> Run[Any] | None:
     """The run of this process that was launched last, ended or not; None before the first."""
     return _last
+
+
+def find_run(run_id: str) -> Run[Any] | None:
+    """The run of this process with that id, ended or not, as long as somebody holds it; None: there is none."""
+    return _known.get(run_id)
 
 
 def live_runs() -> list[Run[Any]]:

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 from ..launcher.options import RunOptions
@@ -56,6 +57,12 @@ class Place(Protocol):
 
     def dress(self, error: BaseException, world_size: int) -> BaseException:
         """Give an error of a run the words it is shown with."""
+
+    def show(self, run: Any) -> bool:
+        """Show a run, with buttons, under the cell that runs now; False: there is nothing but its repr."""
+
+    def answer_while(self, is_on: Callable[[float], bool], timeout: float | None) -> float | None:
+        """Answer pages while `is_on(seconds)`, which waits that long; returns what is left of `timeout` seconds."""
 
 
 _place: tuple[int, Place] | None = None

@@ -1,6 +1,7 @@
 """Runs that no cell waits for: `--bg`, and `launch()` in a notebook. Each shows itself through one output.
 
     events -> BackgroundDisplay -> display(..., display_id) in the cell that launched -> updates, also when it has ended
+           -> panel_run.PanelDisplay, where a person looks
 
 Runs in: owner (kernel). Text comes from the run's threads; one thread of its own updates the output while the run
 goes on; the main thread updates it once more after every cell, because nbclient and papermill drop what comes from a
@@ -14,16 +15,25 @@ import contextvars
 import logging
 import secrets
 import threading
+import time
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from ..engines.run import Run
 from ..engines.showing import Display, place, set_place
 from ..launcher.options import RunOptions
 from ..terms.events import Event, RunNote
 from ..view.text import PrefixedText
 from .front_end import is_kernel, is_live_front_end
+from .kernel import Pump
+from .panel_shelf import Shelf, panel_obstacle
 from .terminal import failure_words, headline
 from .traceback import dress
+from .waiting import PERIOD_S
+
+if TYPE_CHECKING:
+    from .panel_run import PanelDisplay
 
 __all__ = ["BackgroundDisplay", "NotebookPlace", "settle_in"]
 
@@ -36,31 +46,70 @@ _LONGEST_LINE = 500
 _SMALL = 64 << 10  # characters: a whole text that is longer is not sent again and again
 
 
-def settle_in(shell: Any) -> None:
+def settle_in(shell: Any) -> NotebookPlace:
     """From now on runs of this process show themselves as this shell does. The second call changes nothing."""
     here = place()
     if not isinstance(here, NotebookPlace) or here.shell is not shell:
-        set_place(NotebookPlace(shell))
+        here = NotebookPlace(shell)
+        set_place(here)
+    return here
 
 
 class NotebookPlace:
-    """One shell, as a place where runs are shown (engines/showing.Place)."""
+    """One shell, as a place where runs are shown (engines/showing.Place).
+
+    Attributes:
+        panels: Of runs that a cell waits for as well.
+    """
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.is_kernel = is_kernel(shell)
+        self.panels = Shelf(shell)
         self._lock = threading.Lock()
-        self._displays: list[BackgroundDisplay] = []
+        self._displays: list[BackgroundDisplay | PanelDisplay] = []
+        self._is_answering = False
 
     def display(self, options: RunOptions) -> Display | None:
         """One output under this cell; in a terminal None, for lines as a script prints them."""
-        return BackgroundDisplay(self, options) if self.is_kernel else None
+        if not self.is_kernel:
+            return None
+        if not self.panels.wants_panel(options):
+            return BackgroundDisplay(self, options)
+        from .panel_run import PanelDisplay  # widgets: only where there is a page for them
+
+        made = PanelDisplay(options, self.panels.keep, settles_itself=self.panels.settles_itself)
+        self.follow(made)
+        return made
+
+    def show(self, run: Run[Any]) -> bool:
+        """The panel of a run that goes on, in a page that a person looks at."""
+        is_shown = not run.done() and is_live_front_end(self.shell) and panel_obstacle(self.shell) is None
+        if is_shown:
+            self.panels.show(run)
+        return is_shown
+
+    def answer_while(self, is_on: Callable[[float], bool], timeout: float | None) -> float | None:
+        """See Place. Where no button of ours can be clicked, it returns at once."""
+        if self._is_answering or not self.panels.has_live() or (timeout is not None and timeout <= PERIOD_S):
+            return timeout
+        until = None if timeout is None else time.monotonic() + timeout
+        with Pump(self.shell) as pump:
+            if pump.obstacle is not None:  # another thread waits, say
+                return timeout
+            self._is_answering = True
+            try:
+                while is_on(PERIOD_S) and (until is None or time.monotonic() < until):
+                    pump.turn()
+            finally:
+                self._is_answering = False
+        return None if until is None else max(0.0, until - time.monotonic())
 
     def dress(self, error: BaseException, world_size: int) -> BaseException:
         """The words of a failed cell."""
         return dress(error, self.shell, world_size)
 
-    def follow(self, display: BackgroundDisplay) -> None:
+    def follow(self, display: BackgroundDisplay | PanelDisplay) -> None:
         """Update it after each cell until its run has ended."""
         with self._lock:
             if not self._displays:

@@ -106,7 +106,7 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
         except OptionError as error:
             raise UsageError(str(error)) from None
         if parsed.is_background:
-            run = self._start(body, parsed.options, notes)
+            run = self._start(body, parsed.options, notes, build)
             if parsed.out is not None:
                 self.shell.user_ns[parsed.out] = run
             return run
@@ -136,9 +136,9 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
         except OptionError as error:  # what only the machine can refuse: nproc="gpu" without one
             raise UsageError(str(error)) from None
 
-    def _start(self, body: CellBody | Script, options: RunOptions, notes: list[str]) -> Run[Any]:
+    def _start(self, body: CellBody | Script, options: RunOptions, notes: list[str], build: Rebuild) -> Run[Any]:
         try:
-            return self.session.start(body, options, notes)
+            return self.session.start(body, options, notes, build)
         except OptionError as error:
             raise UsageError(str(error)) from None
 

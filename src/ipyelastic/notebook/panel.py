@@ -19,9 +19,11 @@ from typing import Any
 import ipywidgets
 
 from ..engines.run import Run
+from ..engines.static_forms import static_forms
 from ..terms.errors import ChildFailedError, IpyelasticError, RunStopped
 from ..terms.events import Sink
 from .panel_messages import RunState
+from .panel_pictures import PictureFeed
 from .panel_state import RunFacts, first_failure, run_state
 from .panel_stream import PanelSink, Window
 from .panel_view import RunView, front_end
@@ -42,6 +44,8 @@ class Panel:
         keep: Called with each comm once, and for Stop and Kill with a function that takes a message's data in whatever
             thread it comes in: `notebook/kernel.py`'s `keep_on_subshell`.
         shown: The ranks that matter to the person; the first of them is shown first.
+        over: Called in the writing thread, as often as it looks, once the run has ended, all of its output is out, and
+            no other is to follow.
 
     Attributes:
         widget: What to display.
@@ -56,8 +60,10 @@ class Panel:
         *,
         keep: Callable[..., object] = lambda comm, early=None: None,
         shown: frozenset[int] | None = None,
+        over: Callable[[], object] = lambda: None,
     ) -> None:
         self._launch = launch
+        self._over = over
         self._first = min(shown) if shown else 0
         self._lock = threading.Lock()
         self._inbox: deque[dict[str, Any]] = deque(maxlen=1000)
@@ -65,12 +71,12 @@ class Panel:
         self._run: Run[Any] | None = None
         self._sink: PanelSink | None = None
         self._epoch = 0
-        self._began = 0.0
         self._stop_asked: float | None = None
         self._wants_launch = False
         self._is_waited_for = False
         self._trouble = ""
         self._final: tuple[str, str] | None = None
+        self._pictures = PictureFeed()
         self._sent_state: RunState | None = None
         self._sent_epoch = 0
         self._sent_final: tuple[str, str] | None = None
@@ -84,7 +90,7 @@ class Panel:
         }
         bar = ipywidgets.HBox([*self._buttons.values()])
         bar.add_class("ipyelastic-bar")
-        self.widget = ipywidgets.VBox([bar, self._view])
+        self.widget = _Box([bar, self._view], forms=self._forms)
         self.widget.add_class("ipyelastic-run")
         self._early: deque[str] = deque(maxlen=100)
         self._writer = Writer(self._look)
@@ -109,9 +115,12 @@ class Panel:
         with self._lock:
             self._run, self._sink = run, self._next_sink
             self._epoch += 1
-            self._began = time.monotonic()
             self._stop_asked, self._trouble, self._wants_launch, self._final = None, "", False, None
         run.add_done_callback(lambda _: self._writer.wake())
+        self._writer.wake()
+
+    def look(self) -> None:
+        """Have the writing thread look at how things stand. Returns at once."""
         self._writer.wake()
 
     def start(self) -> None:
@@ -211,6 +220,7 @@ class Panel:
             return None
         if epoch != self._sent_epoch:
             self._sent_epoch = epoch
+            self._pictures = PictureFeed()
             if self._window.views:
                 self._send_whole("*", sink)
         self._send_state(self._state())
@@ -225,11 +235,17 @@ class Panel:
             if deltas:
                 message = {"kind": "output", "seq": self._window.next_seq(), "ranks": list(deltas)}
                 self._send(message, list(deltas.values()))
+        if self._window.views:
+            self._send_pictures(run, now)
         if final is not None and self._sent_final != final and self._window.views:
             self._send_final(final)
         if sink.has_more:
             return 0.1
-        return None if run.done() else 0.5
+        if not run.done():
+            return 0.5
+        if not self._wants_launch and not self._is_waited_for:
+            self._over()
+        return None
 
     def _obey(self, message: dict[str, Any]) -> None:
         kind, view = message.get("kind"), str(message.get("view"))
@@ -252,7 +268,7 @@ class Panel:
         self._wants_launch = False
         try:
             run = self._launch(self.new_sink)
-        except (IpyelasticError, ValueError) as error:
+        except (IpyelasticError, ValueError, RuntimeError) as error:
             self._trouble = f"not started: {error}"
             return None
         self.follow(run)
@@ -271,6 +287,10 @@ class Panel:
             if self._buttons[name].disabled == is_enabled:
                 self._buttons[name].disabled = not is_enabled
 
+    def _forms(self) -> dict[str, str]:
+        run = self._run
+        return {} if run is None else dict(zip(("text/html", "text/plain"), static_forms(run), strict=True))
+
     def _state(self) -> RunState:
         run = self._run
         if run is None:
@@ -286,7 +306,7 @@ class Panel:
             run_id=run.run_id,
             name=run.name,
             is_live=not run.done(),
-            elapsed_s=now - self._began,
+            elapsed_s=run.elapsed_s,
             max_restarts=getattr(run.options, "max_restarts", 0),
             grace_left_s=grace_left_s,
             first=self._first,
@@ -309,8 +329,14 @@ class Panel:
         state = self._sent_state = self._state()
         message = {"kind": "whole", "view": view, "seq": self._window.seq, "ranks": list(tails)}
         self._send({**message, "state": state, "usage": usage}, list(tails.values()))
+        self._pictures.forget()
         if self._final is not None:
             self._send_final(self._final)
+
+    def _send_pictures(self, run: Run[Any], now: float) -> None:
+        is_over = run.done()
+        while (new := self._pictures.take_new(run.log_dir, now, is_over=is_over))[0]:
+            self._send({"kind": "pictures", "pictures": new[0]}, new[1])
 
     def _send_final(self, final: tuple[str, str]) -> None:
         self._sent_final = final
@@ -318,6 +344,17 @@ class Panel:
 
     def _send(self, message: Any, buffers: list[bytes] | None = None) -> None:
         self._view.send(message, buffers=buffers)
+
+
+class _Box(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed for us
+    """A box that front ends without widgets, and pages that do not trust the notebook, show as a static page."""
+
+    def __init__(self, children: list[Any], *, forms: Callable[[], dict[str, str]]) -> None:
+        super().__init__(children)
+        self._forms = forms
+
+    def _repr_mimebundle_(self, **given: Any) -> Any:
+        return {**super()._repr_mimebundle_(**given), **self._forms()}
 
 
 def widgets_below(widget: Any) -> Iterator[Any]:

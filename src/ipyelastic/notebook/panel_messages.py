@@ -1,6 +1,6 @@
 """What the panel and the page say to each other: every message, by name.
 
-    panel_view -> comm -> page: Bundle, Whole, Output, StateChanged, UsageChanged, Final
+    panel_view -> comm -> page: Bundle, Whole, Output, StateChanged, UsageChanged, PicturesSaved, Final
     page -> comm -> panel_view: BundleWanted, Ready, Bye, Show, Ack
 
 Other end: src/frontend/link.js and loader.js use the same words; change them together.
@@ -19,6 +19,8 @@ __all__ = [
     "FailureWords",
     "Final",
     "Output",
+    "PictureRow",
+    "PicturesSaved",
     "RankWords",
     "Ready",
     "RunState",
@@ -31,6 +33,10 @@ __all__ = [
 
 UsageRow = tuple[int, float, int, float | None, int | None]
 """rank, CPU in percent of one core, resident bytes, GPU in percent, GPU memory in bytes"""
+
+
+PictureRow = tuple[int, str, int]
+"""rank, path below the log folder, how many pictures that rank has saved so far"""
 
 
 class RankWords(TypedDict):
@@ -106,6 +112,13 @@ class UsageChanged(TypedDict):
 
     kind: Literal["usage"]
     samples: list[UsageRow]
+
+
+class PicturesSaved(TypedDict):
+    """Pictures, a buffer for each: a PNG, or empty where it is too large or none. One known already changes nothing."""
+
+    kind: Literal["pictures"]
+    pictures: list[PictureRow]
 
 
 class Final(TypedDict):

@@ -7,16 +7,17 @@ Runs in: owner (kernel or terminal IPython), main thread.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from IPython.display import display
 
 from ..engines.living import end_all
-from ..engines.run import Results, Run
+from ..engines.run import Results, Run, find_run, live_runs
 from ..engines.showing import PrintedLines, new_display
 from ..forkserver.client import servers
 from ..forkserver.preload import wanted_modules
@@ -25,16 +26,18 @@ from ..output import retention
 from ..payload.body import CellBody
 from ..payload.script import Script
 from ..terms.errors import OptionError, nearest
+from ..terms.events import Sink
 from ..view.text import PrefixedText
-from .background import settle_in
+from .background import NotebookPlace, settle_in
 from .foreground import run_in_foreground
 from .front_end import is_live_front_end
 from .interrupts import Interrupts
+from .panel_shelf import panel_obstacle
 from .terminal import PrintedRun
 
 __all__ = ["Session"]
 
-_MOST_PANELS = 8  # each may hold some megabytes of output; older ones of runs that have ended go
+_MOST_FORMS = 8  # older ones no longer follow what is defined in the notebook
 
 Rebuild = Callable[[], "tuple[CellBody | Script, list[str]]"]
 
@@ -46,13 +49,13 @@ class Session:
         self.shell = shell
         self._interrupts: Interrupts | None = None
         self._seen: tuple[int, frozenset[str]] = (0, frozenset())
-        self._panels: deque[Any] = deque()
-        self._forms: deque[Any] = deque(maxlen=_MOST_PANELS)
+        self._place: NotebookPlace = settle_in(shell)
+        self._forms: deque[Any] = deque(maxlen=_MOST_FORMS)
 
     def open(self) -> None:
         """Start the fork server at once, warm one in the background, and clear away old log folders."""
         self.warm_up()
-        settle_in(self.shell)
+        self._place = settle_in(self.shell)
         self.shell.events.register("post_run_cell", self._after_cell)
         threading.Thread(target=_sweep, name="ipyelastic-sweep", daemon=True).start()
 
@@ -60,9 +63,9 @@ class Session:
         """Stop every run, then the servers."""
         self.shell.events.unregister("post_run_cell", self._after_cell)
         end_all(is_told=False, why="the extension was unloaded")
-        for shown in (*self._panels, *(form.panel for form in self._forms)):
-            shown.close()
-        self._panels.clear()
+        self._place.panels.close()
+        for form in self._forms:
+            form.panel.close()
         self._forms.clear()
         servers().stop()
 
@@ -76,8 +79,7 @@ class Session:
             self._interrupts = None
         for form in self._forms:
             form.refresh()
-        for shown in self._panels:
-            shown.settle()
+        self._place.panels.settle()
         servers().look_again()
         seen = (len(sys.modules), servers().learned)
         if seen == self._seen:
@@ -95,12 +97,11 @@ class Session:
         """
         is_live = is_live_front_end(self.shell)
         self._interrupts = Interrupts()
-        if self._wants_panel(options, is_live):
-            from .panel_run import ShownPanel, run_in_panel  # widgets: only where there is a page for them
+        if self._place.panels.wants_panel(options):
+            from .panel_run import run_in_panel  # widgets: only where there is a page for them
 
-            shown = ShownPanel(rebuild, options)
-            self._keep_panel(shown)
-            return run_in_panel(shown, body, notes, self._interrupts, self.shell)
+            shown = self._place.panels.new(options, functools.partial(_launch_built, rebuild, options))
+            return run_in_panel(shown, body, notes, options, self._interrupts, self.shell)
         return run_in_foreground(
             body,
             (),
@@ -113,52 +114,45 @@ class Session:
             notes=notes,
         )
 
-    def _wants_panel(self, options: RunOptions, is_live: bool) -> bool:
-        if options.ui not in ("auto", "panel") or (options.ui == "auto" and not is_live):
-            return False
-        from .panel_run import panel_obstacle
-
-        why = panel_obstacle(self.shell)
-        if why is not None and options.ui == "panel":
-            raise OptionError(f"ui='panel': {why}")
-        return why is None
-
-    def _keep_panel(self, shown: Any) -> None:
-        self._panels.append(shown)
-        for old in [one for one in list(self._panels)[:-_MOST_PANELS] if one.run is None or one.run.done()]:
-            self._panels.remove(old)
-            old.close()
-
     def show_panel(self, wanted: str) -> None:
         """Show a run's panel again, by its id, or a form: for a function of the notebook by its name, or for any.
 
         Raises OptionError for a name that is neither, or where there can be no panel.
         """
-        from .panel_form import Form, functions_of
-        from .panel_run import keep, panel_obstacle
-
+        run = find_run(wanted)
+        if run is not None and self._place.panels.of(run) is None and run.done():
+            display(run)  # as the static page: there is nothing left to click on
+            return
         why = panel_obstacle(self.shell)
         if why is not None:
             raise OptionError(f"no panel here: {why}")
-        for shown in self._panels:
-            if shown.run is not None and shown.run.run_id == wanted:
-                shown.show()
-                return
+        if run is not None:
+            self._place.panels.show(run)
+            return
+        from .panel_form import Form, functions_of
+        from .panel_run import keep
+
         known = functions_of(self.shell.user_ns)
         if wanted and wanted not in known:
-            runs = [shown.run.run_id for shown in self._panels if shown.run is not None]
-            hint = nearest(wanted, known + runs)
-            raise OptionError(f"{wanted}: neither a run that had a panel nor a function of the notebook{hint}")
+            hint = nearest(wanted, known + [one.run_id for one in live_runs()])
+            raise OptionError(f"{wanted}: neither a run nor a function of the notebook{hint}")
         form = Form(self.shell.user_ns, wanted, keep=keep)
         self._forms.append(form)
         display(form.widget)
 
-    def start(self, body: CellBody | Script, options: RunOptions, notes: list[str]) -> Run[Any]:
+    def start(self, body: CellBody | Script, options: RunOptions, notes: list[str], rebuild: Rebuild) -> Run[Any]:
         """Run a body in the background: it shows itself, and an interrupt of the kernel leaves it alone."""
-        display = new_display(options)
+        display: Any = new_display(options)
+        if hasattr(display, "rebuild"):  # a panel
+            display.rebuild = rebuild
         if isinstance(display, PrintedLines):  # a terminal: nobody need wait for it, so it says how it ended
             display = PrintedRun(options)
         return Run(body, (), options, display=display, notes=notes, name=body.__name__)
+
+
+def _launch_built(rebuild: Rebuild, options: RunOptions, sinks: Sequence[Sink]) -> Run[Any]:
+    body, notes = rebuild()
+    return Run(body, (), options, sinks=sinks, name=body.__name__, notes=notes)
 
 
 def _sweep() -> None:

@@ -25,12 +25,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def dress(error: BaseException, shell: Any, world_size: int) -> BaseException:
-    """Give an exception of ours the words it is shown with. Others, and all where there is no shell, are left."""
+def dress(error: BaseException, shell: Any, world_size: int, *, is_shown: bool = False) -> BaseException:
+    """Give an exception of ours the words it is shown with. Others, and all where there is no shell, are left.
+
+    Args:
+        error: As it was made.
+        shell: IPython's.
+        world_size: How many ranks there were.
+        is_shown: Whether a panel above says it all: one line is enough then.
+    """
     if shell is not None and isinstance(error, (IpyelasticError, KeyboardInterrupt)):
-        error._render_traceback_ = functools.partial(  # type: ignore[union-attr]  # what IPython looks for
-            _render, error, shell, world_size
-        )
+        render = functools.partial(_render, error, shell, world_size)
+        if is_shown:
+            render = functools.partial(_render_short, error, world_size)
+        error._render_traceback_ = render  # type: ignore[union-attr]  # what IPython looks for
     return error
 
 
@@ -64,6 +72,14 @@ def _render(error: BaseException, shell: Any, world_size: int) -> list[str]:
         for rank, stacks in sorted(error.stacks.items()):
             lines += ["", f"rank {rank} was here:", *trimmed_stacks(stacks)]
     return lines
+
+
+def _render_short(error: BaseException, world_size: int) -> list[str]:
+    if not isinstance(error, ChildFailedError):
+        return [f"{type(error).__name__}: {error}"]
+    said, what, *_ = [*report(error.failures, world_size=world_size, has_magics=True).splitlines(), ""]
+    what = what.strip().removeprefix("what").strip()
+    return [f"{type(error).__name__}: {said}" + (f": {what}" if what else "") + "; its traceback stands above"]
 
 
 def _render_failure(error: ChildFailedError, shell: Any, world_size: int) -> list[str]:

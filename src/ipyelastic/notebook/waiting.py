@@ -45,10 +45,16 @@ class Obedience:
         return bool(self._obeyed and run.busy_with and is_impatient)
 
 
-def outcome_of(run: Run[Any], interrupts: Interrupts, shell: Any) -> Results:
+def outcome_of(run: Run[Any], interrupts: Interrupts, shell: Any, *, is_shown: bool = False) -> Results:
     """The values of a run that was waited for, by rank; the run keeps nothing of its call.
 
-    Raises what `Run.result` raises, dressed for `shell` (None: there is none), and KeyboardInterrupt after interrupts.
+    Args:
+        run: Mostly one that has ended.
+        interrupts: Those that came meanwhile.
+        shell: Whose looks an error gets; None: there is none.
+        is_shown: Whether a panel has said why the run failed: its error says where to look, in one line.
+
+    Raises what `Run.result` raises, and KeyboardInterrupt after interrupts.
     """
     if not run.done():
         run.kill()
@@ -61,5 +67,5 @@ def outcome_of(run: Run[Any], interrupts: Interrupts, shell: Any) -> Results:
         raise dress(KeyboardInterrupt(f"all {run.nproc} ranks were stopped"), shell, run.nproc)
     if error is not None:
         # Not chained to anything here: the frames of this file say nothing to the person.
-        raise dress(error, shell, run.nproc).with_traceback(None)
+        raise dress(error, shell, run.nproc, is_shown=is_shown).with_traceback(None)
     return run.result()

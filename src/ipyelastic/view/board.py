@@ -26,7 +26,7 @@ from ..terms.events import (
     WorkerStarted,
 )
 from ..terms.failure import ProcessFailure
-from .late_screen import LateScreen
+from .late_screen import LateScreen, thinned
 from .text import divider_words, skipped_words
 
 __all__ = ["Board", "BoardSnapshot", "RankSnapshot", "RankState"]
@@ -125,6 +125,11 @@ class Board:
         with self._lock:
             return self._outputs[rank].screen(stream).lines(n)
 
+    def is_updating(self, rank: int) -> bool:
+        """Whether what the rank writes next goes over its last line, as a progress bar does."""
+        with self._lock:
+            return self._outputs[rank].merged.is_updating
+
     def _rank(self, rank: int) -> RankSnapshot:
         if rank not in self._ranks:
             self._ranks[rank] = RankSnapshot(rank)
@@ -186,11 +191,12 @@ class _Output:
         if self.latest not in (None, chunk.stream):
             self.merged.end_line()  # a print must not be written over the other stream's progress bar
         self.latest = chunk.stream
+        text = thinned(chunk.text)
         for screen in (self.screen(chunk.stream), self.merged):
             if chunk.skipped_bytes:
                 screen.end_line()
                 screen.feed(f"{skipped_words(chunk)}\n")
-            screen.feed(chunk.text)
+            screen.feed(text)
 
     def divide(self, words: str) -> None:
         for screen in (self.stdout, self.stderr, self.merged):

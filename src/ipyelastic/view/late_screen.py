@@ -14,13 +14,44 @@ from collections import deque
 
 from .screen import HIGHEST_UP, Screen
 
-__all__ = ["LateScreen"]
+__all__ = ["LateScreen", "thinned"]
 
 _MOST_WAITING = 2 << 20  # an eighth of what a Screen may hold
 _COST_OF_ANY = 64  # bytes that a text takes beside its characters
 _UP = re.compile(r"(?:\x1b\[|\x9b)[0-?]{0,128}[ -/]{0,8}A")
 _HALF = re.compile(r"(?:\x1b\[|\x9b)[0-?]{0,128}[ -/]{0,8}\Z|\x1b\Z")  # the sequence goes on in the next text
 _LONGEST_HALF = 140
+_OTHER_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_FEW_RETURNS = 8
+_NARROW = 4096  # characters, well below a Screen's width: what is longer goes on in the next line
+
+
+def thinned(text: str) -> str:
+    r"""The text without states of a bar that no Screen would show: those that a later one in it covers.
+
+    A bar that is drawn thousands of times a second costs a kernel most of a CPU otherwise. Text with control sequences
+    is left as it is.
+
+    >>> thinned("\r10%|#\r20%|##\r30%|###\r" + "\r40%|####" * 9)
+    '\r40%|####'
+    """
+    if text.count("\r") < _FEW_RETURNS or _OTHER_CONTROL.search(text):
+        return text
+    return "\n".join([_thinned_line(line) for line in text.split("\n")])
+
+
+def _thinned_line(line: str) -> str:
+    first, *states = line.split("\r")
+    if len(states) < _FEW_RETURNS or max(map(len, states)) > _NARROW:
+        return line
+    kept = [states.pop()]
+    longest = len(kept[0])
+    for state in reversed(states):
+        if len(state) > longest:
+            longest = len(state)
+            kept.append(state)
+    kept.append(first)
+    return "\r".join(reversed(kept))
 
 
 class LateScreen:
@@ -79,6 +110,12 @@ class LateScreen:
         """The last `n` lines without colours."""
         self._read()
         return self._screen.tail(n)
+
+    @property
+    def is_updating(self) -> bool:
+        """See `Screen.is_updating`."""
+        self._read()
+        return self._screen.is_updating
 
     def _read(self) -> None:
         for text in self._waiting:
