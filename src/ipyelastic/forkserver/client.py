@@ -19,6 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..terms.errors import ServerError
+from .cost import idle_cost, spares_for
 from .group import Policy
 from .handle import NO_RUN, ServerProcess, import_environment, python_command
 from .launched import Launched
@@ -42,6 +43,7 @@ class ForkServers:
         self._warming: ServerProcess | None = None
         self._leaving: list[ServerProcess] = []
         self._lost_preload: set[str] = set()  # of a server that died: to be warmed again
+        self._spares = 0  # how many a new server is to keep
         self._guards: dict[str, ServerProcess] = {}
         self._learned: set[str] = set()
         self._refused: dict[str, str] = {}  # preloads that were dropped, and why
@@ -91,6 +93,9 @@ class ForkServers:
 
     def _replace_current(self, successor: ServerProcess) -> None:
         former, self._current = self._current, successor
+        if self._spares:
+            with contextlib.suppress(ServerError):  # it died already: the next look says so
+                successor.tell({"op": "spares", "count": self._spares})
         if former is not None:
             former.leave()
             self._leaving.append(former)
@@ -189,8 +194,11 @@ class ForkServers:
                 command = None
                 if is_exec:
                     command = python_command("from ipyelastic.worker import main; main(argv[1:])")
+                if not is_exec:
+                    self._spares = spares_for(nprocs)
                 message = {
                     "op": "run", "mark": run_mark, "nprocs": nprocs, "policy": asdict(policy), "command": command,
+                    "spares": None if is_exec else self._spares,
                 }  # fmt: skip
                 server.tell(message, [there.fileno(), call_fd, values_fd, *console])
             except BaseException:
@@ -241,12 +249,22 @@ class ForkServers:
     # ---------------------------------------------------------------------------------------------------------- looking
 
     def describe(self) -> list[dict[str, Any]]:
-        """One row per live server: `pid, role, preload, runs`."""
+        """One row per live server: `pid, role, preload, runs, spares, pss_mb`.
+
+        `spares`: how many ranks wait for a call there. `pss_mb`: what the server and they take of the memory, in MB of
+        10**6 bytes, pages that are shared with others counted in part.
+        """
         with self._lock:
             self._settle()
             rows = [("current", self._current), ("warming", self._warming), *(("leaving", s) for s in self._leaving)]
             return [
-                {"pid": server.pid, "role": role, "preload": list(server.preload), "runs": len(server.runs)}
+                {
+                    "pid": server.pid,
+                    "role": role,
+                    "preload": list(server.preload),
+                    "runs": len(server.runs),
+                    **idle_cost(server.pid, f"{self.mark}-{NO_RUN}"),
+                }
                 for role, server in rows
                 if server is not None
             ]

@@ -237,6 +237,7 @@ def _installed_folders() -> tuple[str, ...]:
     return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
 
 
+@cache
 def is_installed(path: str) -> bool:
     """Whether a file belongs to an installed distribution or to Python itself (editable installs do not)."""
     return os.path.realpath(path).startswith(_installed_folders())
@@ -265,7 +266,8 @@ def newly_installed(before: frozenset[str]) -> list[str]:
 def is_importable(module: types.ModuleType) -> bool:
     """Whether a rank with our `sys.path` would find this very module under its name."""
     name, path = module.__name__, getattr(module, "__file__", None)
-    if name.partition(".")[0] in sys.stdlib_module_names:
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
         return True
     if path is None:
         spec = getattr(module, "__spec__", None)  # built in, frozen, a namespace package; or made by hand
