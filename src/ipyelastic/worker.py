@@ -35,7 +35,7 @@ from .output.redirect import point_streams
 from .payload.call import load_call
 from .payload.circumstances import Circumstances, make_ready, take_over
 from .payload.identity import known_ids
-from .payload.pickling import newly_installed
+from .payload.import_costs import ImportCosts
 from .payload.seeds import seed_all
 from .payload.shared import write_sections
 from .payload.sources import label_of
@@ -59,15 +59,6 @@ class RankFds:
 
 
 Load = Callable[[], "tuple[Callable[..., Any], dict[int, tuple[Any, ...]]]"]
-
-
-_loaded: frozenset[str] = frozenset()
-
-
-def note_loaded() -> None:
-    """In the fork server, before its memory is frozen: what its ranks need not import."""
-    global _loaded
-    _loaded = frozenset(sys.modules)
 
 
 HANDOVER = "<i"
@@ -155,7 +146,7 @@ def _take_call(local_rank: int, call_fd: int, fds: RankFds, mark_address: int) -
     os.close(call_fd)
     circumstances: Circumstances = pickle.loads(head)
     carry_mark(mark_address, circumstances["run_mark"])
-    _live(circumstances, local_rank, fds, load, is_fresh_main=True)
+    _live(circumstances, local_rank, fds, load, is_fresh_main=True, is_learning=True)
 
 
 def run_in_fork(circumstances: Circumstances, local_rank: int, load: Load, fds: RankFds, parent_pid: int) -> NoReturn:
@@ -199,8 +190,10 @@ def _limit_threads(num_threads: int | None) -> None:
 # ------------------------------------------------------------------------------------------------------- the middle
 
 
-def _live(given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is_fresh_main: bool) -> NoReturn:
-    """Run the call, say how it went, and end the process."""
+def _live(
+    given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is_fresh_main: bool, is_learning: bool = False
+) -> NoReturn:
+    """Run the call, say how it went, and end the process. `is_learning`: tell what imports cost, too."""
     try:
         point_streams(given["stdouts"].get(local_rank, ""), given["stderrs"].get(local_rank, ""))
         _open_stacks(given["stacks"].get(local_rank, ""))
@@ -208,6 +201,9 @@ def _live(given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is
         make_ready(given, is_fresh_main=is_fresh_main)
         seed_all(given["seed"], local_rank)
         _limit_threads(given["num_threads"])
+        costs = ImportCosts()
+        if is_learning:
+            costs.watch()
         entrypoint, args = load()
         known = known_ids()
         value = _called(entrypoint, args[local_rank], given["is_exit_0_fine"])
@@ -219,7 +215,7 @@ def _live(given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is
             known=known,
             run_mark=given["run_mark"],
             may_stand_in=getattr(entrypoint, "may_stand_in", False),
-            modules=newly_installed(_loaded) if _loaded else (),
+            imports=costs.milliseconds,
         )
         del value
         os.pwrite(fds.status, WITH_VALUE, local_rank)

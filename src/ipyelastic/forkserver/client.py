@@ -23,7 +23,7 @@ from .cost import idle_cost, spares_for
 from .group import Policy
 from .handle import NO_RUN, ServerProcess, import_environment, python_command
 from .launched import Launched
-from .preload import is_fit
+from .preload import is_fit, worth_preloading
 
 __all__ = ["ForkServers", "Launched", "servers"]
 
@@ -45,7 +45,7 @@ class ForkServers:
         self._lost_preload: set[str] = set()  # of a server that died: to be warmed again
         self._spares = 0  # how many a new server is to keep
         self._guards: dict[str, ServerProcess] = {}
-        self._learned: set[str] = set()
+        self._costs: dict[str, float] = {}  # what ranks had to import, and how many ms it took
         self._refused: dict[str, str] = {}  # preloads that were dropped, and why
         atexit.register(self.stop)
 
@@ -71,10 +71,12 @@ class ForkServers:
                 self._drop_warming()
                 self._warming = ServerProcess(self.mark, sorted({*have.preload, *wanted}), environment)
 
-    def learn(self, modules: Iterable[str]) -> None:
-        """Remember what ranks had to import: worth preloading from the next `start` on."""
+    def learn(self, costs: Mapping[str, float]) -> None:
+        """Remember what ranks had to import and how many milliseconds that took, for the next `start`."""
         with self._lock:
-            self._learned |= {name for name in modules if is_fit(name)}
+            for name, ms in costs.items():
+                if is_fit(name):
+                    self._costs[name] = max(ms, self._costs.get(name, 0.0))
 
     def look_again(self) -> None:
         """Have the next launch look whether a preloaded file was edited: something else has run since the last one."""
@@ -85,8 +87,9 @@ class ForkServers:
 
     @property
     def learned(self) -> frozenset[str]:
-        """What ranks had to import so far."""
-        return frozenset(self._learned)
+        """Modules of installed distributions that ranks had to import and that took long enough to be preloaded."""
+        with self._lock:
+            return worth_preloading(self._costs)
 
     def _fits(self, server: ServerProcess, environment: Mapping[str, str]) -> bool:
         return server.is_alive and server.fingerprint == import_environment(environment) and not server.is_stale()

@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from .. import worker
 from ..payload import body as _body  # noqa: F401  # loaded here once, so that no rank has to
 from ..payload import family as _family  # noqa: F401  # likewise
 from ..process.orphans import become_subreaper, children_of, libc
@@ -53,7 +52,6 @@ def main(control_fd: int, owner_pid: int) -> NoReturn:
     owner_fd = _watch_owner(control, owner_pid)
     first = json.loads(control.recv(_MAX_MESSAGE))
     ready = _preload(first, control, owner_fd)
-    worker.note_loaded()
     gc.collect()
     gc.freeze()  # a collection in a rank would otherwise touch, and so copy, every page
     ready["native_threads"] = _probe_fork(first["probe"])
