@@ -1,7 +1,8 @@
 """The only entry of a rank: from a bare process to the user's function and out again.
 
     fork server --fork--> run_forked --.
-    fork server --exec--> main ---------+--> circumstances -> load the call -> run it -> value or failure -> exit
+    fork server --fork--> run_spare ---+  (waits for its call)
+    fork server --exec--> main --------+--> circumstances -> load the call -> run it -> value or failure -> exit
     keeper -------fork--> run_in_fork -'
 
 Runs in: ranks; imported by the fork server before its first fork. Imports nothing that only an owner needs.
@@ -14,63 +15,40 @@ C's buffers are flushed, and `os._exit` ends it. What the server had registered 
 from __future__ import annotations
 
 import asyncio
-import builtins
-import contextlib
 import faulthandler
 import inspect
 import os
 import pickle
 import resource
 import signal
+import socket
+import struct
 import sys
 import time
-import types
 from collections.abc import Callable, Sequence
 from os import _exit, getpid  # the user's code may replace those in `os`, and a rank that went on would be a server
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn
 
 from .failures import handler
 from .failures.record import exception_record, write_error_file
 from .output.redirect import point_streams
-from .payload.at_import import when_imported
 from .payload.call import load_call
-from .payload.display import teach_libraries
+from .payload.circumstances import Circumstances, make_ready, take_over
 from .payload.identity import known_ids
-from .payload.inspection import teach_inspect
-from .payload.pickling import newly_installed
+from .payload.import_costs import ImportCosts
 from .payload.seeds import seed_all
-from .payload.sources import Sources, install, label_of
-from .payload.values import send_failure, send_value
+from .payload.shared import write_sections
+from .payload.sources import label_of
+from .payload.values import channel_pair, send_failure, send_value
 from .process.exits import drop_inherited_exits, flush_streams, hurry_when_asked, leave
+from .process.isolation import carry_mark, isolate
 from .process.orphans import die_with_parent, libc
 from .process.signals import DUMP_SIGNAL
 from .terms import env
 
-__all__ = ["Circumstances", "RankFds", "run_forked", "run_in_fork", "main"]
+__all__ = ["Circumstances", "RankFds", "isolate", "run_forked", "run_spare", "run_in_fork", "main"]
 
 WITH_VALUE, WITH_FAILURE = b"v", b"f"
-
-
-class Circumstances(TypedDict):
-    """What a rank takes over from its owner before anything of the user's is loaded. Plain data, pickled."""
-
-    base_env: dict[str, str]
-    envs: dict[int, dict[str, str]]
-    cwd: str | None
-    umask: int | None
-    rlimits: dict[int, tuple[int, int]]
-    sys_path: list[str]
-    argv: list[str]
-    stdouts: dict[int, str]
-    stderrs: dict[int, str]
-    stacks: dict[int, str]
-    grace_s: float
-    seed: int | None
-    num_threads: int | None
-    sources: Sources
-    run_mark: str
-    is_exit_0_fine: bool
-    """Whether `sys.exit(0)` counts as returning None (torch's rule) rather than as an end without a value."""
 
 
 class RankFds:
@@ -83,13 +61,71 @@ class RankFds:
 Load = Callable[[], "tuple[Callable[..., Any], dict[int, tuple[Any, ...]]]"]
 
 
-_loaded: frozenset[str] = frozenset()
+HANDOVER = "<i"
+"""What a spare is sent, beside descriptors: its local rank."""
 
 
-def note_loaded() -> None:
-    """In the fork server, before its memory is frozen: what its ranks need not import."""
-    global _loaded
-    _loaded = frozenset(sys.modules)
+def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
+    """Do what a rank can do before there is a call, wait for one, and become its rank. Never returns.
+
+    `channel_fd`: this process's end of a socket pair (forkserver/spares.py). Until a call comes a signal just ends it.
+    """
+    try:
+        isolate([channel_fd])
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        die_with_parent(parent_pid, signal.SIGKILL)
+        drop_inherited_exits()
+        _rehearse()
+        with socket.socket(fileno=channel_fd) as channel:
+            data, fds, _, _ = socket.recv_fds(channel, struct.calcsize(HANDOVER), 5, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            _exit(0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        call_fd, values_fd, status_fd, *console = fds
+        for fd, own in enumerate(console, start=1):
+            os.dup2(own, fd)
+            os.close(own)
+        (local_rank,) = struct.unpack(HANDOVER, data)
+        _take_call(local_rank, call_fd, RankFds(values_fd, status_fd), mark_address)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _exit(1)
+
+
+def _rehearse() -> None:
+    """Go through the motions of a rank with a call of our own, and leave everything as it was.
+
+    A forked process shares its parent's memory until it writes to it: each page's first write costs a fault and a copy
+    (7 us), and Python writes wherever it looks. What is touched here the call need not wait for.
+    """
+    environment = dict(os.environ)
+    given = Circumstances(
+        base_env=environment, envs={0: {env.RANK: "0"}, 1: {}}, cwd=None, umask=None,
+        rlimits={resource.RLIMIT_CORE: resource.getrlimit(resource.RLIMIT_CORE)},
+        sys_path=list(sys.path), argv=list(sys.argv), stdouts={}, stderrs={}, stacks={}, grace_s=0.0, seed=None,
+        num_threads=None, sources={}, run_mark=environment.get(env.RUN_MARK, ""), is_exit_0_fine=False,
+    )  # fmt: skip
+    call_fd = write_sections([pickle.dumps(given), pickle.dumps((_nothing, {0: ()}))])
+    head, load = load_call(call_fd)
+    os.close(call_fd)
+    given = pickle.loads(head)
+    point_streams("", "")
+    sys.stdin.close()
+    for local_rank in (0, 1):
+        take_over(given, local_rank)
+    seed_all(None, 0)
+    entrypoint, args = load()
+    known = known_ids()
+    value = _called(entrypoint, args[0], False)
+    flush_streams()
+    here, there = channel_pair()
+    with here, there:
+        send_value(there.fileno(), 0, value, known=known, run_mark=given["run_mark"], may_stand_in=True)
+
+
+def _nothing() -> tuple[float, list[str]]:
+    return 0.0, ["nothing"]
 
 
 def run_forked(local_rank: int, call_fd: int, fds: RankFds, parent_pid: int, mark_address: int) -> NoReturn:
@@ -98,15 +134,19 @@ def run_forked(local_rank: int, call_fd: int, fds: RankFds, parent_pid: int, mar
         isolate([call_fd, fds.values, fds.status])
         die_with_parent(parent_pid, signal.SIGKILL)
         drop_inherited_exits()
-        head, load = load_call(call_fd)
-        os.close(call_fd)
-        circumstances: Circumstances = pickle.loads(head)
-        carry_mark(mark_address, circumstances["run_mark"])
-        _live(circumstances, local_rank, fds, load, is_fresh_main=True)
+        _take_call(local_rank, call_fd, fds, mark_address)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         _exit(1)
+
+
+def _take_call(local_rank: int, call_fd: int, fds: RankFds, mark_address: int) -> NoReturn:
+    head, load = load_call(call_fd)
+    os.close(call_fd)
+    circumstances: Circumstances = pickle.loads(head)
+    carry_mark(mark_address, circumstances["run_mark"])
+    _live(circumstances, local_rank, fds, load, is_fresh_main=True, is_learning=True)
 
 
 def run_in_fork(circumstances: Circumstances, local_rank: int, load: Load, fds: RankFds, parent_pid: int) -> NoReturn:
@@ -138,111 +178,6 @@ def main(arguments: Sequence[str]) -> NoReturn:
         _exit(1)
 
 
-# ---------------------------------------------------------------------------------------------------- the beginning
-
-
-def isolate(keep: Sequence[int], *, has_owners_objects: bool = False) -> None:
-    """Leave the parent's session, signals and descriptors behind; stdin becomes the null device.
-
-    `has_owners_objects`: this process was forked from the owner's memory.
-    """
-    signal.set_wakeup_fd(-1)
-    for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(signum, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if os.getsid(0) != os.getpid():
-        os.setsid()
-    if not (has_owners_objects and _block(keep)):
-        last = 2
-        for fd in sorted(keep):
-            os.closerange(last + 1, fd)
-            last = fd
-        os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.close(null)
-
-
-def _block(keep: Sequence[int]) -> bool:
-    """Close every inherited descriptor but those of `keep`, and leave its number taken; False where that is refused.
-
-    The owner's files, sockets and pipes are Python objects here too. When one of them is collected it closes its
-    number once more: a number that had been given out again would be a pipe of the rank's own by then, and its pool,
-    say, would wait for ever. What takes the number's place can be closed, and is refused (EBADF) for all else.
-    """
-    try:
-        taken = {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *keep}
-        block = os.open("/", os.O_PATH | os.O_CLOEXEC)
-    except OSError:  # no /proc, or no descriptor left
-        return False
-    for fd in taken - {block}:  # the listing's own number is free again, and may be `block`'s
-        os.dup2(block, fd, inheritable=False)
-    return True
-
-
-def carry_mark(address: int, run_mark: str) -> None:
-    """Write the run's mark over the server's in the memory that /proc/<pid>/environ shows: a fork keeps that block."""
-    if address:
-        import ctypes  # loaded by process/orphans.py
-
-        ctypes.memmove(address, run_mark.encode(), len(run_mark))
-
-
-def _take_circumstances(given: Circumstances, local_rank: int, is_fresh_main: bool) -> None:
-    environment = {**given["base_env"], **given["envs"][local_rank], env.RUN_MARK: given["run_mark"]}
-    for name in set(os.environ) - set(environment):
-        del os.environ[name]
-    for name, value in environment.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
-    if hasattr(time, "tzset"):
-        time.tzset()
-    if given["umask"] is not None:
-        os.umask(given["umask"])
-    if given["rlimits"]:
-        for which, limits in given["rlimits"].items():
-            if resource.getrlimit(which) != limits:
-                with contextlib.suppress(OSError, ValueError):  # a hard limit that only root may raise again
-                    resource.setrlimit(which, limits)
-    if given["cwd"] is not None:
-        os.chdir(given["cwd"])
-    sys.path[:] = given["sys_path"]
-    sys.argv = list(given["argv"])
-    if is_fresh_main:
-        fresh = types.ModuleType("__main__")
-        vars(fresh)["__builtins__"] = builtins
-        sys.modules["__main__"] = fresh
-    install(given["sources"])
-    teach_libraries()
-    teach_inspect(inspect)
-    when_imported({"multiprocessing.process": _start_children_here, "multiprocessing.reduction": _carry_by_value})
-    builtins.input = _no_input
-    sys.breakpointhook = _no_breakpoint
-
-
-def _start_children_here(process: types.ModuleType) -> None:
-    """Python's own start methods take this folder for the empty entry of `sys.path`; the fork server's is `/`."""
-    with contextlib.suppress(OSError):
-        process.ORIGINAL_DIR = os.getcwd()  # type: ignore[attr-defined]
-
-
-def _carry_by_value(reduction: types.ModuleType) -> None:
-    from .payload.family import carry_by_value
-
-    carry_by_value(reduction)
-
-
-def _no_input(prompt: object = "", /) -> str:
-    raise EOFError(
-        "input() has nobody to ask inside a rank: pass the value in as a notebook variable, or use --engine here"
-    )
-
-
-def _no_breakpoint(*args: object, **kwargs: object) -> None:
-    raise RuntimeError("breakpoint() has no terminal inside a rank: print, or use --engine here")
-
-
 def _limit_threads(num_threads: int | None) -> None:
     """Libraries loaded before the fork read OMP_NUM_THREADS in the server; tell them this rank's number."""
     if num_threads is None or not ("numpy" in sys.modules or "torch" in sys.modules):
@@ -255,14 +190,20 @@ def _limit_threads(num_threads: int | None) -> None:
 # ------------------------------------------------------------------------------------------------------- the middle
 
 
-def _live(given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is_fresh_main: bool) -> NoReturn:
-    """Run the call, say how it went, and end the process."""
+def _live(
+    given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is_fresh_main: bool, is_learning: bool = False
+) -> NoReturn:
+    """Run the call, say how it went, and end the process. `is_learning`: tell what imports cost, too."""
     try:
         point_streams(given["stdouts"].get(local_rank, ""), given["stderrs"].get(local_rank, ""))
         _open_stacks(given["stacks"].get(local_rank, ""))
-        _take_circumstances(given, local_rank, is_fresh_main)
+        take_over(given, local_rank)
+        make_ready(given, is_fresh_main=is_fresh_main)
         seed_all(given["seed"], local_rank)
         _limit_threads(given["num_threads"])
+        costs = ImportCosts()
+        if is_learning:
+            costs.watch()
         entrypoint, args = load()
         known = known_ids()
         value = _called(entrypoint, args[local_rank], given["is_exit_0_fine"])
@@ -274,7 +215,7 @@ def _live(given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is
             known=known,
             run_mark=given["run_mark"],
             may_stand_in=getattr(entrypoint, "may_stand_in", False),
-            modules=newly_installed(_loaded) if _loaded else (),
+            imports=costs.milliseconds,
         )
         del value
         os.pwrite(fds.status, WITH_VALUE, local_rank)

@@ -6,7 +6,6 @@ import importlib
 import io
 import json
 import pickle
-import subprocess
 import sys
 import sysconfig
 import types
@@ -69,16 +68,6 @@ def test_installed_means_a_distribution_or_python_itself(tmp_path: Path) -> None
     assert is_installed(str(Path(sysconfig.get_path("purelib")) / "anything.py"))
     assert not is_installed(str(tmp_path / "x.py"))
     assert not is_installed(__file__)
-
-
-def test_newly_installed_names_packages_not_their_parts() -> None:
-    code = "import sys\nfrom ipyelastic.payload.pickling import newly_installed\nbefore = frozenset(sys.modules)\n"
-    code += (
-        "import nbformat.v4\nprint('nbformat' in newly_installed(before), 'nbformat.v4' in newly_installed(before))\n"
-    )
-    code += "print(newly_installed(frozenset(sys.modules)))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.splitlines() == ["True False", "[]"]
 
 
 def test_functions_of_main_meet_in_the_main_of_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,9 @@ def send(there: socket.socket, value: Any, rank: int = 0, may_stand_in: bool = F
 )
 def test_value_of_any_size_comes_home(ends: tuple[ValueChannel, socket.socket], value: Any) -> None:
     channel, there = ends
-    send(there, value, 3, modules=["numpy"])
+    send(there, value, 3, imports={"numpy": 81.5})
     (word,) = channel.receive()
-    assert (word.rank, word.is_value, word.notes, word.modules) == (3, True, (), ("numpy",))
+    assert (word.rank, word.is_value, word.notes, word.imports) == (3, True, (), {"numpy": 81.5})
     assert word.load_value() == value
 
 

@@ -86,7 +86,7 @@ class Outcomes:
         for note in word.notes:
             self._emit_note(note)
         if self._is_learning:
-            servers().learn(word.modules)
+            servers().learn(word.imports)
         try:
             where = f"loading the value of rank {self._global(word.rank)}"
             self.values[word.rank] = self._users_code.run(where, word.load_value)

@@ -122,7 +122,7 @@ class _ForkedGroup(Group):
             run_in_fork(given, local_rank, load, RankFds(values_fd, self._status), parent)
 
         try:
-            self._fork_each(enter)
+            self._start_each(enter)
         finally:
             os.close(values_fd)
 

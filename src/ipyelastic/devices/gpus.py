@@ -21,6 +21,10 @@ DEVICE_FOLDER = "/dev"
 """Tests put a folder here that has the device files of a machine."""
 
 
+# ROCm, WSL's CUDA, TPU and Gaudi, graphics (Intel's among them), Gaudi's older driver, Ascend.
+_OTHERS = re.compile(r"(kfd|dxg|accel|dri|hl|davinci)\d*").fullmatch
+
+
 class VisibleGpu(NamedTuple):
     """One GPU: `number` within CUDA_VISIBLE_DEVICES; `name` as ranks get it in theirs, a UUID where one is known."""
 
@@ -37,8 +41,7 @@ def visible_gpu_count(named: str | None = None) -> int:
     A container has device files for the GPUs it was given only, so they are asked rather than the driver's list.
     """
     try:
-        names = os.listdir(DEVICE_FOLDER)
-        present = sum(name.startswith("nvidia") and name[6:].isdecimal() for name in names)
+        present = _count(os.listdir(DEVICE_FOLDER))
     except OSError:
         present = 0
     visible = os.environ.get(env.CUDA_VISIBLE_DEVICES) if named is None else named
@@ -97,6 +100,11 @@ def compute_processes(gpus: Sequence[VisibleGpu]) -> dict[int, list[int]]:
         pynvml.nvmlShutdown()
 
 
+def _count(names: list[str]) -> int:
+    """How many of the device files are GPUs."""
+    return sum(1 for name in names if name.startswith("nvidia") and name[6:].isdecimal())
+
+
 def _entries(visible: str) -> list[str]:
     """The entries of CUDA_VISIBLE_DEVICES that CUDA reads: up to the first empty one or -1."""
     entries = [entry.strip() for entry in visible.split(",")]
@@ -110,6 +118,4 @@ def has_accelerator() -> bool:
         names = os.listdir(DEVICE_FOLDER)
     except OSError:
         return True
-    # ROCm, WSL's CUDA, TPU and Gaudi, graphics (Intel's among them), Gaudi's older driver, Ascend.
-    others = re.compile(r"(kfd|dxg|accel|dri|hl|davinci)\d*")
-    return visible_gpu_count() > 0 or any(others.fullmatch(name) for name in names)
+    return any(map(_OTHERS, names)) or (_count(names) > 0 and visible_gpu_count() > 0)

@@ -7,8 +7,8 @@ on its own (first failure, time limit, owner gone) while the owner's interpreter
 Rules (DESIGN section 1): one thread, never imports after its first fork, no socket has a name.
 
 Files: `client` chooses among servers, `handle` holds one server's process, `launched` one run on it, `preload` says
-what a server should import; `server` is the far end's loop, `group` one run's ranks in it, `pages` makes its forks
-cheap. contexts/owner_fork.py runs the same loop in a keeper process for start method fork.
+what a server should import, `cost` how many spares it keeps and what it all costs; `server` is the far end's loop,
+`group` one run's ranks in it, `spares` the ranks it has forked ahead, `fork` how it forks, `pages` makes that cheap. contexts/owner_fork.py runs the same loop in a keeper process for start method fork.
 
 Every descriptor, who opens it, who inherits it, who closes it:
 
@@ -27,10 +27,14 @@ Every descriptor, who opens it, who inherits it, who closes it:
     value channel, own    context            as control, own      context's close
     status page           server, per run    its ranks            server at the run's end; rank at its exit
     owner's pidfd         server             nobody (cloexec)     server at its exit
+    spare's end           server, per spare  that spare           server after the fork; rank once it has its call
+    spare's end, own      server, per spare  nobody (cloexec,     server once the call is handed over, at the spare's
+                                             closed by forks)     death, or when it is dismissed
     server's pidfd        client             as control, own      client.stop
     server's stderr       client (memfd)     server (as 1 and 2)  client.stop
     wake-up pair          server             nobody               server at its exit
 
-A rank closes everything but 0-2, call file, value channel and status page as its first act (`worker.isolate`).
-While a run's descriptors are held, no other run's ranks are forked: the server has one thread.
+A rank closes everything but 0-2, call file, value channel and status page as its first act (`worker.isolate`), a spare
+everything but 0-2 and its end; it is sent those three, and the console's two, with its call (SCM_RIGHTS).
+While a run's descriptors are held, no other run's ranks are forked, and no spare: the server has one thread.
 """

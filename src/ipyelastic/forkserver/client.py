@@ -19,10 +19,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ..terms.errors import ServerError
+from .cost import idle_cost, spares_for
 from .group import Policy
 from .handle import NO_RUN, ServerProcess, import_environment, python_command
 from .launched import Launched
-from .preload import is_fit
+from .preload import is_fit, worth_preloading
 
 __all__ = ["ForkServers", "Launched", "servers"]
 
@@ -42,8 +43,9 @@ class ForkServers:
         self._warming: ServerProcess | None = None
         self._leaving: list[ServerProcess] = []
         self._lost_preload: set[str] = set()  # of a server that died: to be warmed again
+        self._spares = 0  # how many a new server is to keep
         self._guards: dict[str, ServerProcess] = {}
-        self._learned: set[str] = set()
+        self._costs: dict[str, float] = {}  # what ranks had to import, and how many ms it took
         self._refused: dict[str, str] = {}  # preloads that were dropped, and why
         atexit.register(self.stop)
 
@@ -69,10 +71,12 @@ class ForkServers:
                 self._drop_warming()
                 self._warming = ServerProcess(self.mark, sorted({*have.preload, *wanted}), environment)
 
-    def learn(self, modules: Iterable[str]) -> None:
-        """Remember what ranks had to import: worth preloading from the next `start` on."""
+    def learn(self, costs: Mapping[str, float]) -> None:
+        """Remember what ranks had to import and how many milliseconds that took, for the next `start`."""
         with self._lock:
-            self._learned |= {name for name in modules if is_fit(name)}
+            for name, ms in costs.items():
+                if is_fit(name):
+                    self._costs[name] = max(ms, self._costs.get(name, 0.0))
 
     def look_again(self) -> None:
         """Have the next launch look whether a preloaded file was edited: something else has run since the last one."""
@@ -83,14 +87,18 @@ class ForkServers:
 
     @property
     def learned(self) -> frozenset[str]:
-        """What ranks had to import so far."""
-        return frozenset(self._learned)
+        """Modules of installed distributions that ranks had to import and that took long enough to be preloaded."""
+        with self._lock:
+            return worth_preloading(self._costs)
 
     def _fits(self, server: ServerProcess, environment: Mapping[str, str]) -> bool:
         return server.is_alive and server.fingerprint == import_environment(environment) and not server.is_stale()
 
     def _replace_current(self, successor: ServerProcess) -> None:
         former, self._current = self._current, successor
+        if self._spares:
+            with contextlib.suppress(ServerError):  # it died already: the next look says so
+                successor.tell({"op": "spares", "count": self._spares})
         if former is not None:
             former.leave()
             self._leaving.append(former)
@@ -189,8 +197,11 @@ class ForkServers:
                 command = None
                 if is_exec:
                     command = python_command("from ipyelastic.worker import main; main(argv[1:])")
+                if not is_exec:
+                    self._spares = spares_for(nprocs)
                 message = {
                     "op": "run", "mark": run_mark, "nprocs": nprocs, "policy": asdict(policy), "command": command,
+                    "spares": None if is_exec else self._spares,
                 }  # fmt: skip
                 server.tell(message, [there.fileno(), call_fd, values_fd, *console])
             except BaseException:
@@ -241,12 +252,22 @@ class ForkServers:
     # ---------------------------------------------------------------------------------------------------------- looking
 
     def describe(self) -> list[dict[str, Any]]:
-        """One row per live server: `pid, role, preload, runs`."""
+        """One row per live server: `pid, role, preload, runs, spares, pss_mb`.
+
+        `spares`: how many ranks wait for a call there. `pss_mb`: what the server and they take of the memory, in MB of
+        10**6 bytes, pages that are shared with others counted in part.
+        """
         with self._lock:
             self._settle()
             rows = [("current", self._current), ("warming", self._warming), *(("leaving", s) for s in self._leaving)]
             return [
-                {"pid": server.pid, "role": role, "preload": list(server.preload), "runs": len(server.runs)}
+                {
+                    "pid": server.pid,
+                    "role": role,
+                    "preload": list(server.preload),
+                    "runs": len(server.runs),
+                    **idle_cost(server.pid, f"{self.mark}-{NO_RUN}"),
+                }
                 for role, server in rows
                 if server is not None
             ]

@@ -8,6 +8,7 @@ Other end: forkserver/client.py's Launched reads the run channel.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -27,6 +28,8 @@ from ..process.orphans import children_of, environment_has, is_zombie_or_gone, s
 from ..process.signals import DUMP_SIGNAL
 from ..process.stop import kill_group, send
 from ..terms import env
+from .fork import fork_into
+from .spares import Spares
 
 __all__ = ["Group", "Policy"]
 
@@ -61,6 +64,7 @@ class Group:
         self.is_ended = False
         self.is_heard = True  # until the owner closes its end
         self._killed: set[int] = set()
+        self._spares: Spares | None = None
         self._unsent: deque[bytes] = deque()
         self._status = _status_page(nprocs)
         self._why = ""
@@ -71,13 +75,15 @@ class Group:
 
     # ------------------------------------------------------------------------------------------------------- starting
 
-    def start(self, fds: Sequence[int], command: list[str] | None, mark_address: int) -> None:
-        """Fork every rank; with `command` each execs that Python instead (start method spawn).
+    def start(self, fds: Sequence[int], command: list[str] | None, mark_address: int, spares: Spares) -> None:
+        """Hand the call to spares, and fork the ranks that are missing; with `command` each execs that Python instead
+        (start method spawn).
 
         `fds`: call file, ranks' end of the value channel, and where streams without a log file go: the owner's own
         stdout and stderr, if it sent them. They are closed here. A fork that fails (`EAGAIN`, `ENOMEM`) ends the run
         with a report.
         """
+        self._spares = spares
         call_fd, values_fd, *console = fds
 
         def enter(local_rank: int, parent: int) -> None:
@@ -88,17 +94,20 @@ class Group:
                 worker.run_forked(local_rank, call_fd, kept, parent, mark_address)
             self._exec(command, local_rank, call_fd, values_fd, parent)
 
+        def hand_over(local_rank: int) -> int:
+            return spares.hand_over(local_rank, [call_fd, values_fd, self._status, *console]) if command is None else 0
+
         try:
-            self._fork_each(enter)
+            self._start_each(enter, hand_over)
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _fork_each(self, enter: Callable[[int, int], None]) -> None:
+    def _start_each(self, enter: Callable[[int, int], None], hand_over: Callable[[int], int] = lambda rank: 0) -> None:
         parent = os.getpid()
         try:
             for local_rank in range(self.nprocs):
-                pid = self._fork_one(enter, local_rank, parent)
+                pid = hand_over(local_rank) or fork_into(functools.partial(enter, local_rank, parent))
                 self.pids.append(pid)
                 self.alive[pid] = local_rank
         except OSError as error:
@@ -109,21 +118,6 @@ class Group:
         self.report(ev="started", pids=self.pids, time_ns=time.monotonic_ns())
         if not self.alive:
             self._begin_sweep()
-
-    def _fork_one(self, enter: Callable[[int, int], None], local_rank: int, parent: int) -> int:
-        # Blocked until the rank has its own handlers (worker.isolate): the fork forgets signals that are pending, and
-        # our own handlers would swallow one.
-        former = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    enter(local_rank, parent)
-                finally:
-                    _exit(127)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, former)
-        return pid
 
     def _exec(self, command: list[str], local_rank: int, call_fd: int, values_fd: int, parent: int) -> None:
         try:
@@ -261,7 +255,9 @@ class Group:
 
     def _strays(self) -> list[int]:
         # One that is dying has no environment any more and is no zombie yet: it is known by its pid.
-        return [pid for pid in children_of(os.getpid()) if self.owns(pid) or self._is_dying(pid)]
+        spares = self._spares or ()
+        others = (pid for pid in children_of(os.getpid()) if pid not in spares)
+        return [pid for pid in others if self.owns(pid) or self._is_dying(pid)]
 
     def _is_dying(self, pid: int) -> bool:
         return pid in self._killed and not is_zombie_or_gone(pid)

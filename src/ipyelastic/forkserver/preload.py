@@ -1,6 +1,7 @@
 """What a fork server should have imported before it forks: the libraries the owner's own code uses.
 
-    owner's `__main__` -> wanted_modules -> ForkServers.start(preload)
+    owner's `__main__` -> wanted_modules -----------.
+    what imports cost ranks -> worth_preloading -----+-> ForkServers.start(preload)
 
 Runs in: owner. Installed distributions only: a module beside the notebook, or of an editable install, may change.
 """
@@ -14,13 +15,17 @@ from collections.abc import Iterable, Mapping
 
 from ..payload.pickling import is_installed
 
-__all__ = ["wanted_modules", "is_fit", "file_states"]
+__all__ = ["wanted_modules", "worth_preloading", "is_fit", "file_states"]
 
 # The notebook's own machinery is in every kernel and in no rank; some of it starts threads.
 _NEVER = frozenset(
     ["IPython", "ipykernel", "ipywidgets", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "comm"]
     + ["matplotlib_inline", "debugpy", "ipyelastic", "pytest", "_pytest", "nbclient", "prompt_toolkit"]
 )
+
+
+_WORTH_MS = 20.0
+_PART_MS = 1.0  # a module of such a distribution that took less comes when it is asked for
 
 
 def wanted_modules(namespace: Mapping[str, object]) -> list[str]:
@@ -34,6 +39,22 @@ def wanted_modules(namespace: Mapping[str, object]) -> list[str]:
             if isinstance(module, str):
                 names.add(module)
     return sorted(name for name in names if is_fit(name) and _is_installed_here(name))
+
+
+def worth_preloading(costs_ms: Mapping[str, float]) -> frozenset[str]:
+    """Of modules and what their imports took in a rank, those of distributions that took more than 20 ms in all.
+
+    A server's memory and its start grow with each; an import of less is not felt.
+    """
+    totals: dict[str, float] = {}
+    for name, ms in costs_ms.items():
+        top = name.partition(".")[0]
+        totals[top] = totals.get(top, 0.0) + ms
+    return frozenset(
+        name
+        for name, ms in costs_ms.items()
+        if totals[name.partition(".")[0]] > _WORTH_MS and (ms >= _PART_MS or ms == totals[name.partition(".")[0]])
+    )
 
 
 def is_fit(name: str) -> bool:

@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from .. import worker
 from ..payload import body as _body  # noqa: F401  # loaded here once, so that no rank has to
 from ..payload import family as _family  # noqa: F401  # likewise
 from ..process.orphans import become_subreaper, children_of, libc
@@ -32,6 +31,7 @@ from ..process.stop import kill_group, kill_marked, send
 from ..terms import env
 from .group import Group, Policy
 from .pages import collapsing
+from .spares import Spares
 
 __all__ = ["main"]
 
@@ -39,6 +39,7 @@ OWNER_GONE_GRACE_S = 0.15  # what ranks get to end by themselves when their owne
 IMPORTING_AT = 1 << 24  # where in the file that stdout is stands what is being imported
 _MAX_MESSAGE = 1 << 16  # bytes
 _MAX_FDS = 5
+_REFILL_S = 0.25  # after a launch, while runs live: its ranks have the processors to themselves until then
 
 
 def main(control_fd: int, owner_pid: int) -> NoReturn:
@@ -51,7 +52,6 @@ def main(control_fd: int, owner_pid: int) -> NoReturn:
     owner_fd = _watch_owner(control, owner_pid)
     first = json.loads(control.recv(_MAX_MESSAGE))
     ready = _preload(first, control, owner_fd)
-    worker.note_loaded()
     gc.collect()
     gc.freeze()  # a collection in a rank would otherwise touch, and so copy, every page
     ready["native_threads"] = _probe_fork(first["probe"])
@@ -183,6 +183,8 @@ class Server:
         self._is_terminated = False
         self.guarded: set[str] = set()
         self.mark_address = _mark_address()
+        self.spares = Spares(self.mark_address)
+        self._refill_at = 0.0
         self.wake_here, self.wake_there = socket.socketpair()
         for end in (self.wake_here, self.wake_there):
             end.setblocking(False)
@@ -214,6 +216,9 @@ class Server:
                 group.tick(now)
                 group.sweep()
             self._forget_ended()
+            if self._may_refill(now):
+                self.spares.add()  # one a turn: a launch that comes meanwhile waits for one fork at most
+        self.spares.end()
         self._end_strays()
 
     def _wait(self) -> list[tuple[int, int]]:
@@ -232,11 +237,19 @@ class Server:
             times.append(time.monotonic() + 0.2)  # no pidfd: the parent's number is looked at
             if os.getppid() != self.owner_pid:
                 self._owner_gone()
+        if self.spares.is_short and not self.is_leaving and (self.is_tidy or self.groups):
+            times.append(self._refill_at if self.groups else 0.0)
         wait_s = None if not times else max(0.0, min(times) - time.monotonic())
         if not self.groups and not self.is_tidy:
             self.is_tidy = next(self.pages, self) is self
             wait_s = 0.0
         return poller.poll(None if wait_s is None else int(wait_s * 1000) + bool(wait_s))
+
+    def _may_refill(self, now: float) -> bool:
+        """No descriptor of a call is held here (Group.start has closed them), and a fork is in nobody's way."""
+        if self.is_leaving or not self.spares.is_short:
+            return False
+        return now >= self._refill_at if self.groups else self.is_tidy
 
     def _answer(self, fd: int, events: int) -> None:
         if fd == self.wake_here.fileno():
@@ -264,13 +277,19 @@ class Server:
             channel = socket.socket(fileno=channel_fd)
             group = Group(channel, message["mark"], message["nprocs"], Policy(**message["policy"]))
             self.groups[channel_fd] = group
-            group.start(for_ranks, message["command"], self.mark_address)
+            if message["spares"] is not None:
+                self.spares.want(message["spares"])
+            group.start(for_ranks, message["command"], self.mark_address, self.spares)
+            self._refill_at = time.monotonic() + _REFILL_S
+        elif message["op"] == "spares":
+            self.spares.want(message["count"])
         elif message["op"] == "guard":
             self.guarded.add(message["mark"])
         elif message["op"] == "unguard":
             self.guarded.discard(message["mark"])
         elif message["op"] == "leave":
             self.is_leaving = True
+            self.spares.end()
         elif message["op"] == "quit":
             self._owner_gone(grace_s=0.0)
 
@@ -298,6 +317,8 @@ class Server:
                 return
             if pid == 0:
                 return
+            if self.spares.buried(pid):
+                continue
             for group in self.groups.values():
                 if pid in group.alive:
                     group.exited(pid, status)
@@ -314,6 +335,8 @@ class Server:
     def _end_strays(self) -> None:
         """With no run alive, a child that we do not know has hidden from its run: session and environment wiped."""
         for pid in children_of(os.getpid()):
+            if pid in self.spares:
+                continue
             kill_group(pid)
             send(pid, signal.SIGKILL)
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
 from IPython.core.error import UsageError
 from IPython.core.magic import (
     Magics,
@@ -184,7 +183,9 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
             print("no run yet")
         for row in servers().describe():
             preload = ", ".join(row["preload"]) or "nothing preloaded"
-            print(f"fork server {row['pid']} ({row['role']}): {preload}; {_memory(row['pid'])}, {row['runs']} runs")
+            ready = f", {row['spares']} rank{'s' if row['spares'] > 1 else ''} ready" if row["spares"] else ""
+            cost = f"{row['pss_mb'] / 1.048576:.0f} MiB"
+            print(f"fork server {row['pid']} ({row['role']}): {preload}{ready}; {cost}, {row['runs']} runs")
         for name, why in servers().refused.items():
             print(f"not preloaded: {name} ({why})")
 
@@ -246,14 +247,6 @@ def _expanded(names: Mapping[str, Any], word: str) -> str:
         return str(DollarFormatter().vformat(word, (), dict(names)))
     except Exception:
         return word
-
-
-def _memory(pid: int) -> str:
-    try:
-        memory = psutil.Process(pid).memory_full_info()
-    except psutil.Error:
-        return "gone"
-    return f"{getattr(memory, 'pss', memory.rss) / 2**20:.0f} MiB"
 
 
 _magics: dict[int, ElasticMagics] = {}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import io
-import itertools
 import os
 import pickle
 import sys
@@ -237,35 +236,17 @@ def _installed_folders() -> tuple[str, ...]:
     return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
 
 
+@cache
 def is_installed(path: str) -> bool:
     """Whether a file belongs to an installed distribution or to Python itself (editable installs do not)."""
     return os.path.realpath(path).startswith(_installed_folders())
 
 
-_REPLACED = 8  # names that may have been taken out of sys.modules and put back since
-
-
-def newly_installed(before: frozenset[str]) -> list[str]:
-    """Installed modules imported since `before` (names of `sys.modules`), packages standing for what is in them."""
-    # The newest are at the end; reading every name would touch, and so copy, the server's pages.
-    count = len(sys.modules) - len(before)
-    new = set(itertools.islice(reversed(sys.modules), count + _REPLACED)) - before if count > 0 else set()
-    roots = [name for name in new if name.rpartition(".")[0] not in new]
-    found = []
-    for name in sorted(roots):
-        module = sys.modules[name]
-        path = getattr(module, "__file__", None)
-        if getattr(getattr(module, "__spec__", None), "name", None) != name:
-            continue  # put there by hand, or under another name (Cython's shared helpers): nothing to import
-        if name.partition(".")[0] not in sys.stdlib_module_names and isinstance(path, str) and is_installed(path):
-            found.append(name)
-    return found
-
-
 def is_importable(module: types.ModuleType) -> bool:
     """Whether a rank with our `sys.path` would find this very module under its name."""
     name, path = module.__name__, getattr(module, "__file__", None)
-    if name.partition(".")[0] in sys.stdlib_module_names:
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
         return True
     if path is None:
         spec = getattr(module, "__spec__", None)  # built in, frozen, a namespace package; or made by hand

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import mmap
 import os
 import struct
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 __all__ = ["write_sections", "read_sections"]
 
 _PAGE = mmap.PAGESIZE
+_MAP_ABOVE = 1 << 17  # bytes; less is read sooner than it is mapped and its pages are met one by one
 _WRITE_AT_ONCE = 1 << 30  # Linux takes at most 2 GiB in one write
 
 
@@ -56,12 +58,12 @@ def write_sections(sections: Sequence[bytes | memoryview], folder: str | None = 
 
 
 def read_sections(fd: int) -> list[memoryview]:
-    """Map the file copy-on-write and return its sections, writable, each alive as long as somebody holds it.
+    """Map the file copy-on-write, or read a small one: its sections, writable, each alive as long as somebody holds it.
 
     The descriptor may be closed afterwards. Raises `ValueError` for a file that `write_sections` did not write.
     """
     size = os.fstat(fd).st_size
-    view = _mapped(fd, size)
+    view = _mapped(fd, size) if size > _MAP_ABOVE else memoryview(bytearray(os.pread(fd, size, 0)))
     (count,) = struct.unpack_from("<Q", view, 0)
     if 8 + 16 * count > size:
         raise ValueError("not a file of sections")
@@ -71,9 +73,7 @@ def read_sections(fd: int) -> list[memoryview]:
 
 def _mapped(fd: int, size: int) -> memoryview:
     """A private mapping that goes with the last view of it. Python's own keeps a descriptor for as long as it lives."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc = _libc()
     address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, fd, 0)
     if address in (None, ctypes.c_void_p(-1).value):
         code = ctypes.get_errno()
@@ -82,6 +82,14 @@ def _mapped(fd: int, size: int) -> memoryview:
     unmap = weakref.finalize(block, libc.munmap, ctypes.c_void_p(address), ctypes.c_size_t(size))
     unmap.atexit = False  # the process's end does it, and late readers must not find it gone
     return memoryview(block).cast("B")
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    return libc
 
 
 def _round_up(nbytes: int) -> int:

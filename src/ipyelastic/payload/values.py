@@ -15,7 +15,7 @@ import os
 import pickle
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ class RankWord:
     rank: int
     is_value: bool
     notes: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
+    imports: dict[str, float] = field(default_factory=dict)
     time_ns: int = 0
     exception: ExceptionRecord | None = None
     sections: list[memoryview] = field(default_factory=list, repr=False)
@@ -78,14 +78,14 @@ def send_value(
     known: frozenset[str],
     run_mark: str,
     may_stand_in: bool,
-    modules: Sequence[str] = (),
+    imports: Mapping[str, float] | None = None,
 ) -> None:
     """Send a rank's value home.
 
     Args:
         may_stand_in: Whether a value that cannot be pickled is replaced by an `Unpicklable` (a cell's last
             expression), rather than being the rank's failure (`launch(fn)`).
-        modules: Installed modules the rank had to import itself; worth preloading next time.
+        imports: Installed modules that the rank had to import itself, and the milliseconds each took.
 
     Raises:
         Exception: What pickling raised, unless `may_stand_in`.
@@ -105,7 +105,7 @@ def send_value(
         pickler = ValuePickler(file, buffers, known, run_mark)
         pickler.dump(stand_in)
     notes += sorted(pickler.tensor_notes)
-    meta = json.dumps({"notes": notes, "modules": list(modules)}).encode()
+    meta = json.dumps({"notes": notes, "imports": dict(imports or {})}).encode()
     _send(fd, _VALUE, rank, [meta, file.getbuffer(), *(buffer.raw() for buffer in buffers)])
 
 
@@ -184,4 +184,4 @@ def _read(data: bytes, fds: list[int]) -> RankWord:
     if kind == _FAILED:
         exception = ExceptionRecord.from_dict(meta["exception"])
         return RankWord(rank, False, time_ns=meta["time_ns"], exception=exception)
-    return RankWord(rank, True, tuple(meta["notes"]), tuple(meta["modules"]), sections=sections[1:])
+    return RankWord(rank, True, tuple(meta["notes"]), meta["imports"], sections=sections[1:])

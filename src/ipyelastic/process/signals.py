@@ -6,6 +6,7 @@ Source: torch 2.13 for SignalException's name, fields and text.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -226,13 +227,18 @@ def _name(signum: int) -> str:
         return str(signum)
 
 
+@functools.cache
+def _numbers() -> dict[str, int]:
+    return {entry.name: int(entry) for entry in signal.Signals}
+
+
 def signal_number(name: str | int) -> int:
     """The number of `"SIGTERM"`, `"TERM"`, `"15"` or 15.
 
     Raises:
         OptionError: Unknown, or one that no process can answer.
     """
-    known = {entry.name: int(entry) for entry in signal.Signals}
+    known = _numbers()
     text = str(name).strip().upper()
     if text.removeprefix("-").isdecimal():
         number = int(text)

@@ -70,6 +70,10 @@ OWNER_MARK = "IPYELASTIC_OWNER_MARK"
 RUN_ROOT = "IPYELASTIC_RUN_ROOT"
 """Folder for the log folders of runs without `--log-dir`; default `<temp folder>/ipyelastic-<uid>`."""
 
+SPARES = "IPYELASTIC_SPARES"
+"""How many ranks a fork server forks ahead; 0: none. Default: as many as the last launch used, at most the larger of 8
+and the CPU count. Read in the owner at each launch."""
+
 _READ_AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "NUMEXPR_", "LD_", "PYTHON", "TORCH_LOGS", "MALLOC_")
 
 

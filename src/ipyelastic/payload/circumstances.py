@@ -1,0 +1,111 @@
+"""What a rank takes over from its owner before anything of the user's is loaded.
+
+    contexts/circumstances gathers them -> the call file's head -> worker.py: take_over, make_ready
+
+Runs in: ranks; `Circumstances` is made in the owner.
+Other end: contexts/circumstances.py.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import inspect
+import os
+import resource
+import sys
+import time
+import types
+from typing import TypedDict
+
+from ..terms import env
+from .at_import import when_imported
+from .display import teach_libraries
+from .inspection import teach_inspect
+from .sources import Sources, install
+
+__all__ = ["Circumstances", "take_over", "make_ready"]
+
+
+class Circumstances(TypedDict):
+    """What a rank takes over from its owner before anything of the user's is loaded. Plain data, pickled."""
+
+    base_env: dict[str, str]
+    envs: dict[int, dict[str, str]]
+    cwd: str | None
+    umask: int | None
+    rlimits: dict[int, tuple[int, int]]
+    sys_path: list[str]
+    argv: list[str]
+    stdouts: dict[int, str]
+    stderrs: dict[int, str]
+    stacks: dict[int, str]
+    grace_s: float
+    seed: int | None
+    num_threads: int | None
+    sources: Sources
+    run_mark: str
+    is_exit_0_fine: bool
+    """Whether `sys.exit(0)` counts as returning None (torch's rule) rather than as an end without a value."""
+
+
+def take_over(given: Circumstances, local_rank: int) -> None:
+    """Environment, time zone, folder, limits, paths. Taking over other ones later leaves nothing of the former."""
+    environment = {**given["base_env"], **given["envs"][local_rank], env.RUN_MARK: given["run_mark"]}
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    if hasattr(time, "tzset"):
+        time.tzset()
+    if given["umask"] is not None:
+        os.umask(given["umask"])
+    if given["rlimits"]:
+        for which, limits in given["rlimits"].items():
+            if resource.getrlimit(which) != limits:
+                with contextlib.suppress(OSError, ValueError):  # a hard limit that only root may raise again
+                    resource.setrlimit(which, limits)
+    if given["cwd"] is not None:
+        os.chdir(given["cwd"])
+    sys.path[:] = given["sys_path"]
+    sys.argv = list(given["argv"])
+
+
+def make_ready(given: Circumstances, *, is_fresh_main: bool) -> None:
+    """What the user's code is to find: a `__main__` of its own, the cells' texts, libraries that know of the rank.
+
+    Once per process, after `take_over`.
+    """
+    if is_fresh_main:
+        fresh = types.ModuleType("__main__")
+        vars(fresh)["__builtins__"] = builtins
+        sys.modules["__main__"] = fresh
+    install(given["sources"])
+    teach_libraries()
+    teach_inspect(inspect)
+    when_imported({"multiprocessing.process": _start_children_here, "multiprocessing.reduction": _carry_by_value})
+    builtins.input = _no_input
+    sys.breakpointhook = _no_breakpoint
+
+
+def _start_children_here(process: types.ModuleType) -> None:
+    """Python's own start methods take this folder for the empty entry of `sys.path`; the fork server's is `/`."""
+    with contextlib.suppress(OSError):
+        process.ORIGINAL_DIR = os.getcwd()  # type: ignore[attr-defined]
+
+
+def _carry_by_value(reduction: types.ModuleType) -> None:
+    from .family import carry_by_value
+
+    carry_by_value(reduction)
+
+
+def _no_input(prompt: object = "", /) -> str:
+    raise EOFError(
+        "input() has nobody to ask inside a rank: pass the value in as a notebook variable, or use --engine here"
+    )
+
+
+def _no_breakpoint(*args: object, **kwargs: object) -> None:
+    raise RuntimeError("breakpoint() has no terminal inside a rank: print, or use --engine here")
