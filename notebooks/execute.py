@@ -1,13 +1,13 @@
-"""Execute a notebook in a real kernel and show what its cells print, as they print it.
+"""Execute notebooks in real kernels and show what their cells print, as they print it.
 
     notebook file -> [here: nbclient] <-> kernel of this Python -> terminal, executed .ipynb and .html
 
-Runs in: a process of its own, started by `make demo`, by tests/house, or by hand after a change of the quickstart:
+Runs in: a process of its own, started by `make demo`, by tests/house, or by hand after a change of a notebook:
 
-    .venv/bin/python notebooks/execute.py notebooks/quickstart.ipynb --in-place
+    .venv/bin/python notebooks/execute.py notebooks/*.ipynb --in-place
 
 Ends with 1 when a cell fails that should not, or when one tagged `raises-exception` does not fail.
-Other end: tests/house/test_notebooks.py compares `digest` with the cells, so that stored outputs are never stale.
+Other end: tests/house/test_stored_notebooks.py compares `digest` with the cells and stored outputs with today's.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ PAGE = """
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 """
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -68,7 +69,7 @@ class PrintingClient(NotebookClient):
             show(content["text"], end="")
         elif msg["msg_type"] == "error":
             show("\n".join(content["traceback"]))
-        elif "text/plain" in content.get("data", {}):
+        elif "text/plain" in content.get("data", {}) and WIDGET_VIEW not in content["data"]:
             count = content.get("execution_count")
             show((f"Out[{count}]: " if count else "") + content["data"]["text/plain"])
         return super().output(outs, msg, display_id, cell_index)
@@ -89,6 +90,17 @@ def announce(cell: Any, cell_index: int) -> None:
 
 def meant_to_fail(cell: Any) -> bool:
     return MEANT_TO_FAIL in cell.metadata.get("tags", [])
+
+
+def settle_widgets(cell: Any) -> None:
+    """Show what widgets became, and leave of one that is still alive the text that stands for it.
+
+    Its kernel is about to end: a page that loads the notebook later would show an error in the widget's place.
+    """
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if data.pop(WIDGET_VIEW, None) is not None or "text/html" in data:
+            show(data.get("text/plain", ""))
 
 
 def digest(notebook: Any) -> str:
@@ -120,12 +132,14 @@ def execute(notebook: Any, folder: Path) -> str:
     failed: set[int] = set()
 
     def note_end(cell: Any, cell_index: int, execute_reply: dict[str, Any]) -> None:
+        settle_widgets(cell)
         # The reply and not the outputs: IPython prints a UsageError as text.
         if execute_reply["content"]["status"] == "error":
             failed.add(cell_index)
 
     client = PrintingClient(
         notebook,
+        store_widget_state=False,
         timeout=CELL_TIMEOUT_S,
         interrupt_on_timeout=True,
         record_timing=False,
@@ -155,36 +169,45 @@ def as_html(notebook: Any) -> str:
     return str(html)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Execute one notebook; see the top of this file for the exit code."""
-    parser = argparse.ArgumentParser(description="Execute a notebook in a real kernel and show what it prints.")
-    parser.add_argument("notebook", type=Path)
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--to", type=Path, metavar="FOLDER", help="leave the executed notebook and its HTML here")
-    where.add_argument("--in-place", action="store_true", help="store the outputs in the notebook itself")
-    options = parser.parse_args(arguments)
+def execute_file(path: Path, to: Path | None) -> str:
+    """Execute one notebook and leave the result in `to`, or in its own place when that is None and nothing went wrong.
 
-    notebook = nbformat.read(options.notebook, as_version=4)
+    Returns:
+        As `execute`.
+    """
+    notebook = nbformat.read(path, as_version=4)
     started = time.monotonic()
     with nothing_of_the_user():
-        problem = execute(notebook, options.notebook.resolve().parent)
+        problem = execute(notebook, path.resolve().parent)
     took_s = time.monotonic() - started
 
     # The kernel's version in the file would make every machine's run a change.
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata["ipyelastic"] = {"executed": digest(notebook)}
     left = []
-    if options.to:
-        options.to.mkdir(parents=True, exist_ok=True)
-        left = [options.to / options.notebook.name, (options.to / options.notebook.name).with_suffix(".html")]
+    if to is not None:
+        to.mkdir(parents=True, exist_ok=True)
+        left = [to / path.name, (to / path.name).with_suffix(".html")]
         nbformat.write(notebook, left[0])
         left[1].write_text(as_html(notebook), encoding="utf-8")
     elif not problem:
-        left = [options.notebook]
-        nbformat.write(notebook, options.notebook)
-    show(f"\n{options.notebook.name}: {problem or 'every cell did what it should'}, {took_s:.1f} s")
-    show("".join(f"  {path}\n" for path in left), end="")
-    return 1 if problem else 0
+        left = [path]
+        nbformat.write(notebook, path)
+    show(f"\n{path.name}: {problem or 'every cell did what it should'}, {took_s:.1f} s")
+    show("".join(f"  {each}\n" for each in left), end="")
+    return problem
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Execute notebooks, one after the other; see the top of this file for the exit code."""
+    parser = argparse.ArgumentParser(description="Execute notebooks in real kernels and show what they print.")
+    parser.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", type=Path, metavar="FOLDER", help="leave the executed notebooks and their HTML here")
+    where.add_argument("--in-place", action="store_true", help="store the outputs in the notebooks themselves")
+    options = parser.parse_args(arguments)
+    problems = [execute_file(path, options.to) for path in options.notebooks]
+    return 1 if any(problems) else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -78,9 +79,15 @@ def execute(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Execut
 
 
 @pytest.fixture(scope="session")
-def quickstart(execute: Callable[[Path], Execution]) -> Execution:
-    """`make demo`, once for all tests."""
-    return execute(ROOT / "notebooks" / "quickstart.ipynb")
+def execution(execute: Callable[[Path], Execution]) -> Callable[[str], Execution]:
+    """Execute one of our notebooks, by its name: once for all tests."""
+    return functools.cache(lambda name: execute(ROOT / "notebooks" / f"{name}.ipynb"))
+
+
+@pytest.fixture(scope="session")
+def quickstart(execution: Callable[[str], Execution]) -> Execution:
+    """`make demo`."""
+    return execution("quickstart")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from ipyelastic.launcher.grammar import OPTIONS
+
 README = Path(__file__).resolve().parents[2] / "README.md"
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -99,11 +101,50 @@ def test_cells_run_in_order_in_one_kernel(execute, printed, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_picture_is_what_the_quickstart_shows(quickstart, printed):
+def test_the_failure_is_what_the_quickstart_shows(quickstart, printed):
     executed = nbformat.read(quickstart.folder / "quickstart.ipynb", as_version=4)
     (cell,) = [cell for cell in executed.cells if "raises-exception" in cell.metadata.get("tags", [])]
     shown = printed(cell).splitlines()
-    picture = next(block for block in blocks() if block.language == "text")
-    for line in filter(None, map(str.rstrip, picture.code.splitlines())):
+    (failure,) = [block for block in blocks() if block.code.startswith("rank 1 of 2 failed")]
+    for line in filter(None, map(str.rstrip, failure.code.splitlines())):
         pattern = ".*".join(map(re.escape, line.split("...")))
         assert any(re.fullmatch(pattern, each.rstrip()) for each in shown), line
+
+
+def test_the_first_screen_has_what_a_stranger_looks_for():
+    page = README.read_text(encoding="utf-8")
+    title, sentence, picture, rest = page.split("\n\n", 3)
+    assert title == "# ipyelastic"
+    assert sentence.count(". ") == 0
+    assert re.fullmatch(r"!\[[^\]]+\]\(notebooks/pictures/failure\.png\)", picture)
+    first = rest[: rest.index("\n## ")]
+    wanted = [
+        "pip install",
+        "%load_ext ipyelastic",
+        "%%elastic_run --nproc 2",
+        "**Where it works.**",
+        "torchrun",
+        "Binder",
+    ]
+    assert [words for words in wanted if words not in first] == []
+    code = [block.code for block in CELLS[:2]]
+    assert sum(len(each.strip().splitlines()) for each in code) == 8
+
+
+def test_links_to_our_files_and_headings_are_good(root):
+    page = README.read_text(encoding="utf-8")
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", page, re.M)
+    }
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", page):
+        path, _, anchor = link.partition("#")
+        assert (root / path).exists(), link
+        assert not anchor or path or anchor in headings, link
+
+
+def test_every_notebook_and_option_is_named(root):
+    page = README.read_text(encoding="utf-8")
+    notebooks = [path.name for path in (root / "notebooks").glob("*.ipynb")]
+    assert [name for name in notebooks if f"(notebooks/{name})" not in page] == []
+    options = {spelling for option in OPTIONS for spelling in option.spellings[:1]}
+    assert sorted(spelling for spelling in options if spelling not in page) == []

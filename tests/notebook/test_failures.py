@@ -90,6 +90,15 @@ def test_failure_in_a_function_of_another_cell_shows_both_cells(kernel: Kernel) 
         """)
 
 
+@pytest.mark.parametrize("inner", ["generator", "lambda"])
+def test_a_frame_without_a_name_of_its_own_shows_its_own_line(kernel: Kernel, inner: str) -> None:
+    expression = {"generator": "sum(1 / (x - 1) for x in range(3))", "lambda": "list(map(lambda x: 1 / x, [0]))"}[inner]
+    defined = kernel.run(f"y = 0\n\n\ndef total():\n    first = 1\n    second = 2\n    return {expression}")
+    result = kernel.run("%elastic_run -n 1 total()")
+    (block,) = re.findall(r"line 7, in <\w+>\(.*?\)\n(.*?)\n\n", read(result, defined=defined), re.DOTALL)
+    assert block.splitlines()[-1] == f"----> 7     return {expression}"
+
+
 def test_failure_in_a_module_beside_the_notebook_shows_its_line(kernel: Kernel, notebook_folder: Path) -> None:
     path = notebook_folder / "faulty.py"
     path.write_text("def load(n):\n    # reads it\n    return {}[n]\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ..launcher.options import RunOptions
 from ..terms.errors import OptionError
@@ -24,6 +24,28 @@ __all__ = ["launch"]
 T = TypeVar("T")
 
 
+@overload
+def launch(
+    function: str | os.PathLike[str],
+    *,
+    args: Sequence[Any] = (),
+    kwargs: None = None,
+    nproc: int | str | None = None,
+    **options: Any,
+) -> Run[None]: ...
+
+
+@overload
+def launch(
+    function: Callable[..., T],
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    nproc: int | str | None = None,
+    **options: Any,
+) -> Run[T]: ...
+
+
 def launch(
     function: Callable[..., T] | str | os.PathLike[str],
     *,
@@ -31,7 +53,7 @@ def launch(
     kwargs: Mapping[str, Any] | None = None,
     nproc: int | str | None = None,
     **options: Any,
-) -> Run[T]:
+) -> Run[T] | Run[None]:
     """Run a function on several ranks of this machine, each a fresh process.
 
     What they write is shown while they run, each line with its rank: on a script's stdout, or under the notebook's
@@ -56,6 +78,8 @@ def launch(
             `run.result()`.
         KeyboardInterrupt: With `engine="here"`, as in any function.
         OSError: The log folder cannot be made.
+
+    Source: the ranks' environment is torchrun's, https://docs.pytorch.org/docs/stable/elastic/run.html.
 
     Example:
         >>> import os

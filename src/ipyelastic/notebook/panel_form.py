@@ -22,6 +22,7 @@ from ..launcher.checks import MOST_RANKS
 from ..launcher.options import HelpWanted, parse_line
 from ..terms.errors import OptionError, nearest
 from ..terms.events import Sink
+from ..view.amounts import counted
 from .call_text import read_call
 from .panel import Panel, widgets_below
 
@@ -98,7 +99,7 @@ class Form:
         box = ipywidgets.HBox(fields, layout=ipywidgets.Layout(flex_flow="row wrap"))
         box.add_class("ipyelastic-form")
         self.panel = Panel(self._launch, keep=keep)
-        self.widget = ipywidgets.VBox([box, self.panel.widget])
+        self.widget = _FormBox(self.function, self.ranks, [box, self.panel.widget])
         keep(self.widget.comm)
         for widget in widgets_below(box):
             keep(widget.comm)
@@ -136,6 +137,21 @@ class Form:
         from IPython.display import display
 
         display(self.widget)
+
+
+class _FormBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed for us
+    """The whole form; where widgets are not drawn (GitHub, an untrusted page), one line says what stood there."""
+
+    def __init__(self, function: Any, ranks: Any, children: list[Any]) -> None:
+        super().__init__(children)
+        self._function, self._ranks = function, ranks
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        data = super()._repr_mimebundle_(**options)
+        line = (
+            f"form: {self._function.value} on {counted(self._ranks.value, 'rank')}, with Start, Stop, Kill and Restart"
+        )
+        return {**data, "text/plain": f"{line}; run the cell in JupyterLab or Notebook 7 to use it"}
 
 
 def _labelled(text: str, field: Any, width: str) -> ipywidgets.Widget:

@@ -9,6 +9,7 @@ Other end: failures/record.py took the frames in the rank.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -166,7 +167,7 @@ def _frame_at(wanted: FrameRecord) -> TracebackType:
 
     The function's own first line matters: for files that exist in memory only, IPython counts from there.
     """
-    first = min(wanted.first_lineno, wanted.lineno)
+    first = min(_first_line_of_source(wanted), wanted.lineno)
     code = compile("\n" * (wanted.lineno - first) + "raise found", wanted.filename, "exec")
     code = code.replace(co_name=wanted.name, co_firstlineno=code.co_firstlineno + first - 1)
     if sys.version_info >= (3, 11):
@@ -177,6 +178,16 @@ def _frame_at(wanted: FrameRecord) -> TracebackType:
         assert error.__traceback__ is not None and error.__traceback__.tb_next is not None
         return error.__traceback__.tb_next
     raise AssertionError("the line above raises")
+
+
+def _first_line_of_source(wanted: FrameRecord) -> int:
+    """Where the source begins that `inspect` finds for the frame: a generator expression's is its function's."""
+    code = compile("", wanted.filename, "exec").replace(co_firstlineno=wanted.first_lineno, co_name=wanted.name)
+    try:
+        _, first = inspect.getsourcelines(code)
+    except (OSError, IndexError):  # no source here: nothing is counted either
+        return wanted.first_lineno
+    return first or wanted.first_lineno
 
 
 def syntax_failure(error: SyntaxError, shell: Any) -> IpyelasticError:
