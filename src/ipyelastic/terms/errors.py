@@ -8,6 +8,14 @@
     │   ├── RunTimedOut (also TimeoutError)    the run's own time limit did
     │   └── RunCancelled (also CancelledError) `run.cancel()` did
     ├── ChildFailedError                       a rank failed; torch's name, fields and text
+    ├── RendezvousError                        agents could not agree who takes part; torch's names, these six
+    │   ├── RendezvousClosedError              nobody can join any more
+    │   ├── RendezvousTimeoutError             not complete in time
+    │   ├── RendezvousConnectionError          its backend cannot be reached
+    │   ├── RendezvousStateError               its state is damaged
+    │   └── RendezvousGracefulExitError        this node is not needed any more: no failure
+    ├── StoreTimeoutError (also RuntimeError   a key of a store was not set in time
+    │                      and TimeoutError)
     └── RankTraceback                          never raised: the words of another process, as the cause of an error
 
 Runs in: owner. `process/signals.py` has SignalException, which torch derives from Exception.
@@ -31,6 +39,13 @@ __all__ = [
     "RunTimedOut",
     "RunCancelled",
     "ChildFailedError",
+    "RendezvousError",
+    "RendezvousClosedError",
+    "RendezvousTimeoutError",
+    "RendezvousConnectionError",
+    "RendezvousStateError",
+    "RendezvousGracefulExitError",
+    "StoreTimeoutError",
     "RankTraceback",
 ]
 
@@ -116,6 +131,42 @@ class RunTimedOut(RunStopped, TimeoutError):
 
 class RunCancelled(RunStopped, CancelledError):
     """The run was stopped by `run.cancel()`: what the standard library's futures call CancelledError."""
+
+
+class RendezvousError(IpyelasticError):
+    """Agents could not agree who takes part in a run. Source: torch 2.13, its names and tree."""
+
+
+class RendezvousClosedError(RendezvousError):
+    """The rendezvous is closed: the run has ended, nobody can join any more."""
+
+
+class RendezvousTimeoutError(RendezvousError):
+    """The rendezvous did not complete in time."""
+
+
+class RendezvousConnectionError(RendezvousError):
+    """The rendezvous' backend (its store, its server) cannot be reached."""
+
+
+class RendezvousStateError(RendezvousError):
+    """The rendezvous' shared state is damaged."""
+
+
+class RendezvousGracefulExitError(RendezvousError):
+    """This node was redundant and is not needed any more: the agent ends, and that is no failure."""
+
+
+class StoreTimeoutError(IpyelasticError, RuntimeError, TimeoutError):
+    """A key of a store was not set in time. RuntimeError, as torch's DistStoreError is.
+
+    Attributes:
+        keys: Those that are not there.
+    """
+
+    def __init__(self, message: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.keys = list(keys)
 
 
 class RankTraceback(IpyelasticError):
