@@ -8,7 +8,7 @@ What differs on purpose, and from what torch 2.13 does:
     "static" with one node        its agent hosts a TCPStore         no server, no torch; the port is held for rank 0
     "static", rank                taken as it is                     a number among the nodes, or ValueError
     "c10d", a node joins later    finds no MASTER_ADDR, gives up     the master is agreed on anew with every round
-      or rank 0's node is lost    keeps the lost node's address
+    "c10d", MASTER_PORT           the first round's, always          another one for every round
     errors of "c10d", "etcd*"     torch's classes                    ours of the same name, torch's as their cause
     etcd without python-etcd      EtcdStubError                      ImportError that says what to install
     plug-ins                      loaded at import                   loaded when a name is asked for that is not ours
