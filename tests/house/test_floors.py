@@ -14,7 +14,7 @@ FLOORS = [
     ["contexts"],
     ["forkserver"],
     ["worker"],
-    ["payload", "output", "failures", "process", "rendezvous", "view", "devices"],
+    ["payload", "output", "failures", "process", "rendezvous", "view", "devices", "telemetry", "timer"],
     ["terms"],
 ]
 HEIGHT = {room: len(FLOORS) - floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -28,6 +28,7 @@ from ..launcher.gpu_choice import GpuChoice, lock_folder
 from ..launcher.options import RunOptions
 from ..output import retention
 from ..output.logs import DefaultLogsSpecs
+from ..rendezvous.standalone import StandaloneRendezvous
 from ..terms import env
 from ..terms.errors import OptionError
 from ..terms.events import RunNote, Sink
@@ -76,16 +77,16 @@ class LocalEngine:
             sink(RunNote(note))
         base_env, num_threads = rank_environment(os.environ, plan.options.env, plan.nproc)
         used = self._choose_gpus(base_env)
+        self._rendezvous = StandaloneRendezvous(plan.run_id, master_addr=plan.master_addr, master_port=plan.master_port)
         spec = WorkerSpec(
             role="default_role",
             local_world_size=plan.nproc,
+            rdzv_handler=self._rendezvous,
             entrypoint=plan.entrypoint,
             args=plan.args,
-            run_id=plan.run_id,
+            max_restarts=0,
             numa_options=_numa_options(plan, base_env),
             virtual_local_rank=plan.options.virtual_local_rank,
-            master_addr=plan.master_addr,
-            master_port=plan.master_port,
         )
         settings = RankSettings(
             base_env=base_env,
@@ -157,6 +158,7 @@ class LocalEngine:
             has_succeeded = not result.is_failed()
             return result
         finally:
+            self._rendezvous.shutdown()
             self._give_gpus_back()
             if _is_full(self.logs.root_log_dir):
                 words = f"the disk of {self.logs.root_log_dir} is full: output may be missing there and here"
