@@ -38,4 +38,23 @@ What differs on purpose, and from what torch 2.13 does:
     start method spawn            imports torch in every worker      starts a bare Python, a child of the fork server
     pickling                      pickle                             cloudpickle: functions of `__main__` and lambdas
     tail_logfile, filter None     writes nothing                     writes everything
+    timer server over a pipe, a   kills the worker, then its own     kills the worker; the agent finds it failed
+      worker's time is up           process (the agent) likewise
+      the pipe                    of everybody to read; made once    of this user alone; made again at `start`
+      a damaged line              costs the others read with it      is logged and left out
+      pid 0, -1, one that came    are signalled                      are not
+        to another process
+    timer servers                 look every `max_interval` seconds  look when a timer runs out; `stop` does not wait
+    timers of ended workers       (queue) stay until they run out    dropped
+    `expires` without a scope     all share one name, of contextlib  file#line of the caller
+      and its block raises        a server that is gone hides it     the block's exception
+    event console                 `sys.stderr` of the import         `sys.stderr` of the moment
+    rendezvous event's host       FQDN look-up                       host name, no look-up
+    events: bad data, unknown     UnboundLocalError, bare KeyError   TypeError, KeyError that says what is taken
+      destination
+    `prof`                        wall clock                         monotonic clock
+    CyclingIterator, no epochs    one epoch                          nothing
+    `worker_main`                 records nothing                    records the exception, as `record`
+    store_timeout, barrier        after an error the short timeout   the former timeout is back
+                                  stays
 """
