@@ -257,7 +257,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return True
         self._why_not_restarted = why_not_restarted(result.failures) if self._remaining_restarts > 0 else ""
-        if self._why_not_restarted:
+        if self._why_not_restarted and self._sink is None:  # else whoever shows the run says it with the failure
             logger.warning("[%s] %s", self._worker_group.spec.role, self._why_not_restarted)
         return bool(self._why_not_restarted)
 

@@ -103,7 +103,7 @@ class _Waiting:
         self._command, self._entrypoint, self._notes = command, entrypoint, notes
         self._words: SimpleQueue[_Word] = SimpleQueue()  # its `put` may interrupt its own `put`: made for signals
         self._heard: list[int] = []
-        self._is_closed = False
+        self._is_closed = self._is_abandoned = False
 
     def run(self) -> int:
         """To the end; the exit code."""
@@ -162,17 +162,20 @@ class _Waiting:
             run.stop(signum=signum)
         elif signum in _KILLING:
             run.kill()
-            self._console.abandon()
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._is_abandoned = True
+        self._console.abandon()
 
     def _drain(self) -> None:
         """Wait until everything is written, unless a signal comes: then the reader is what keeps us."""
-        while (word := self._words.get()) != "written":
+        while not self._is_abandoned and (word := self._words.get()) != "written":
             if word == "closed":
                 self._is_closed = True
             elif isinstance(word, int):
                 self._heard.append(word)
-                self._console.abandon()
-                return
+                self._abandon()
 
     def _tell(self, run: Run[Any], error: BaseException) -> None:
         try:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from ..agent.attempts import Attempt
 from ..agent.local import LocalElasticAgent
 from ..agent.spec import RunResult, WorkerSpec
 from ..contexts.settings import RankSettings
@@ -174,6 +175,11 @@ class LocalEngine:
     def ask(self, op: str, **fields: Any) -> None:
         """`stop`, `kill` or `signal`, from any thread."""
         self.agent.ask(op, **fields)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """See LocalElasticAgent.attempts."""
+        return list(self.agent.attempts)
 
     @property
     def ended_because(self) -> str:

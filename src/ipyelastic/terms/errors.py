@@ -26,6 +26,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any
 
 from .failure import ProcessFailure
@@ -46,6 +47,7 @@ __all__ = [
     "RendezvousStateError",
     "RendezvousGracefulExitError",
     "StoreTimeoutError",
+    "Tries",
     "RankTraceback",
 ]
 
@@ -183,12 +185,32 @@ RankTraceback.__module__ = "ipyelastic"  # Python prints a cause with its module
 _WIDTH = 60  # torch's limit for the borders
 
 
+@dataclass(frozen=True)
+class Tries:
+    """Which of a run's attempts failed.
+
+    Attributes:
+        attempt: Its number, from 0.
+        max_restarts: How many more attempts there could have been; 0: the run had one.
+        earlier: Of each restart before it the number of the attempt that ended, from 0, and why, in a few words.
+        why_not_restarted: Why it was the last although restarts were left, as a sentence; empty otherwise.
+    """
+
+    attempt: int = 0
+    max_restarts: int = 0
+    earlier: tuple[tuple[int, str], ...] = ()
+    why_not_restarted: str = ""
+
+
 class ChildFailedError(IpyelasticError):
     """At least one rank failed.
 
     Args:
         name: What was run.
         failures: `{global rank: ProcessFailure}`, not empty.
+
+    Attributes:
+        tries: Which attempt it was, and how those before it ended.
 
     `str()` is torch's text (LICENSE names it); `ipyelastic.view.report` has ours.
     Raises `AssertionError` for no failures, as torch does.
@@ -199,10 +221,11 @@ class ChildFailedError(IpyelasticError):
         assert failures, "a ChildFailedError without a failure"
         self.name = name
         self.failures: dict[int, ProcessFailure] = dict(failures)
+        self.tries = Tries()
         super().__init__(self.format_msg())
 
-    def __reduce__(self) -> tuple[type[ChildFailedError], tuple[str, dict[int, ProcessFailure]]]:
-        return type(self), (self.name, self.failures)
+    def __reduce__(self) -> Any:
+        return type(self), (self.name, self.failures), {"tries": self.tries}
 
     def get_first_failure(self) -> tuple[int, ProcessFailure]:
         """The root cause: the earliest failure that we did not cause ourselves by stopping the ranks."""

@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 from ..terms.events import Event, OutputChunk, RunNote, RunRestarted, Stream
 from .screen import Screen
 
-__all__ = ["PrefixedText", "Prefix", "divider_words", "skipped_words", "standard_prefix", "templated_prefix"]
+__all__ = [
+    "PrefixedText",
+    "Prefix",
+    "divider_words",
+    "restart_words",
+    "skipped_words",
+    "standard_prefix",
+    "templated_prefix",
+]
 
 Prefix = Callable[[int, Stream], str]
 """What stands before the lines of a rank's stream."""
@@ -43,6 +51,11 @@ def skipped_words(chunk: OutputChunk) -> str:
 def divider_words(event: RunRestarted) -> str:
     """The line between two attempts, counted from 1 as a person does: `--- attempt 2 ---`."""
     return f"--- attempt {event.attempt + 1} ---"
+
+
+def restart_words(event: RunRestarted) -> str:
+    """Why a new attempt begins, for a note: `rank 1 failed: ValueError: bad; all ranks start again`."""
+    return f"{event.reason}; all ranks start again" if event.reason else "all ranks start again"
 
 
 def standard_prefix(rank: int, stream: Stream) -> str:
@@ -131,6 +144,7 @@ class PrefixedText:
                 self._ready.append(f"note: {event.text}")
             elif isinstance(event, RunRestarted):
                 self._end_lines()
+                self._ready.append(f"note: {restart_words(event)}")
                 self._ready.append(divider_words(event))
 
     def take(self) -> str:
