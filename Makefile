@@ -2,6 +2,7 @@
 #
 #   make demo    execute notebooks/quickstart.ipynb in a real kernel; results in build/
 #   make test    run the tests                       (ARGS="-k tail -x" goes to pytest)
+#   make test-matrix   the browser tests with ipykernel 6.31, 7.3 and the newest, each in a venv of its own under build/
 #   make lab     open JupyterLab on the quickstart   (ARGS="--no-browser --port 8890" goes to Jupyter)
 #   make check   ruff format, ruff check, mypy --strict
 #   make bench   measure a launch from a real kernel
@@ -29,7 +30,7 @@ LAB := $(VENV)/.installed-lab-$(KEY)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two pips in one .venv harm each other
-.PHONY: help demo test lab check bench clean install-test
+.PHONY: help demo test test-matrix lab check bench clean install-test
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,6 +41,10 @@ demo: $(DEMO)
 test: $(TEST)
 	@$(PY) tests/browser/find_browser.py
 	$(PY) -m pytest -q $(ARGS)
+
+test-matrix: $(TEST)
+	@$(PY) tests/browser/find_browser.py
+	$(PY) tests/browser/matrix.py $(ARGS)
 
 lab: $(LAB)
 	$(PY) -m jupyterlab notebooks/quickstart.ipynb $(ARGS)

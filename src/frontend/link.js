@@ -8,6 +8,9 @@
 /** @typedef {{kind: "output", seq: number, ranks: number[]}} Output  one buffer per rank */
 /** @typedef {{kind: "whole", seq: number, view: string, ranks: number[], state: object, usage: object}} Whole */
 
+const ackEvery = 2; // of Python's window of 4 (panel_stream.py): each message costs a kernel more than the output it is for
+const ackWithin = 150; // ms
+
 export class Link {
   /**
    * @param {object} model anywidget's model
@@ -19,6 +22,7 @@ export class Link {
     this.takers = takers;
     this.view = crypto.getRandomValues(new Uint32Array(2)).join("-");
     this.seq = null; // of the newest output that this view has; null: it has nothing yet
+    this.done = this.acked = 0; // drawn, and said so
     this.listen = (message, buffers) => this.take(message, buffers);
     model.on("msg:custom", this.listen);
     this.ask();
@@ -41,7 +45,7 @@ export class Link {
       case "whole":
         if (message.view !== this.view && message.view !== "*") return;
         this.seq = message.seq;
-        this.takers.whole(message, bytes(), () => this.send({ kind: "ack", seq: message.seq }));
+        this.takers.whole(message, bytes(), () => this.sendAck(message.seq));
         return;
       case "output":
         if (this.seq === null) return; // what is under way comes with "whole"
@@ -50,7 +54,7 @@ export class Link {
           return;
         }
         this.seq = message.seq;
-        this.takers.output(message.ranks, bytes(), () => this.send({ kind: "ack", seq: message.seq }));
+        this.takers.output(message.ranks, bytes(), () => this.drawn(message.seq));
         return;
       case "state":
       case "usage":
@@ -60,8 +64,23 @@ export class Link {
     }
   }
 
+  /** Everything up to `seq` is drawn: said for every second one at once, else soon. */
+  drawn(seq) {
+    this.done = Math.max(this.done, seq);
+    if (this.done - this.acked >= ackEvery) this.sendAck(this.done);
+    else this.later ??= setTimeout(() => this.sendAck(this.done), ackWithin);
+  }
+
+  sendAck(seq) {
+    clearTimeout(this.later);
+    this.later = undefined;
+    this.done = this.acked = seq;
+    this.send({ kind: "ack", seq });
+  }
+
   close() {
     clearTimeout(this.again);
+    clearTimeout(this.later);
     this.model.off("msg:custom", this.listen);
     try {
       this.send({ kind: "bye" });

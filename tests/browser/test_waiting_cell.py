@@ -93,7 +93,7 @@ def test_a_failure_is_short_in_the_cell_and_whole_in_the_panel(open_notebook: Ca
     page = open_notebook([LOAD, "%%elastic_run -n 2\nprint('before')\nif rank:\n    1 / 0"])
     page.run_all()
     seen(page, "rank 1 of 2 failed", 1)
-    seen(page, "its traceback stands above", 1)
+    seen(page, "the run above says more", 1)
     page.wait_for_kernel()
     page.save()
     shown, raised = page.jupyter.saved(page.name).cells[1].outputs
@@ -103,7 +103,7 @@ def test_a_failure_is_short_in_the_cell_and_whole_in_the_panel(open_notebook: Ca
     (line,) = raised.traceback
     assert re.fullmatch(
         r"ChildFailedError: rank 1 of 2 failed \(local_rank 1\): ZeroDivisionError: division by zero "
-        r"\(Cell In\[2\], line 4\); its traceback stands above",
+        r"\(Cell In\[2\], line 4\); the run above says more",
         line,
     )
 

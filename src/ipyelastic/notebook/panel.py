@@ -258,6 +258,9 @@ class Panel:
         elif kind == "bye":
             window.close_view(view)
         elif kind == "ack" and isinstance(message.get("seq"), int):
+            if view not in window.views:  # it was given up while a cell kept its word from us, and missed something
+                window.open_view(view)
+                self._send_whole(view, self._sink)
             window.take_ack(view, message["seq"])
         elif kind == "show":
             ranks = message.get("ranks")

@@ -81,7 +81,7 @@ def _render_short(error: BaseException, world_size: int) -> list[str]:
         return [f"{type(error).__name__}: {error}"]
     said, what, *_ = [*report(error.failures, world_size=world_size, has_magics=True).splitlines(), ""]
     what = what.strip().removeprefix("what").strip()
-    return [f"{type(error).__name__}: {said}" + (f": {what}" if what else "") + "; its traceback stands above"]
+    return [f"{type(error).__name__}: {said}" + (f": {what}" if what else "") + "; the run above says more"]
 
 
 def _render_failure(error: ChildFailedError, shell: Any, world_size: int) -> list[str]:

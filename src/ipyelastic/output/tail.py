@@ -26,6 +26,8 @@ _log = logging.getLogger("ipyelastic")
 
 _LONGEST_LINE = 64 << 10
 _SLOWEST_INTERVAL_S = 0.05
+_MUCH = 8 << 10  # characters of one tick
+_FLOOD_INTERVAL_S = 0.03
 _QUIET_TICKS = 20
 
 
@@ -44,7 +46,8 @@ class Tail:
     Args:
         files: What to follow. A file may appear later; one that is cut short is read from its start again.
         sink: Takes OutputChunk events, called from the tail's thread. One that raises is logged once and stays in use.
-        interval_s: Time between two looks at the files. It grows to 0.05 s while all of them are quiet.
+        interval_s: Time between two looks at the files. It grows to 0.05 s while all of them are quiet, and to 0.03 s
+            while they hold much, yet less than `chunk_bytes`, each time.
         chunk_bytes: The most that is read from one file in one tick.
         behind_bytes: Further behind than this, the reader skips to a line start about `chunk_bytes` before the end;
             the next chunk says how much was left out.
@@ -76,6 +79,7 @@ class Tail:
                 raise ValueError(f"{name}={value!r}: expected a positive number")
         self._followers = [_Follower(file, chunk_bytes, None if is_complete else behind_bytes) for file in files]
         self._sink = sink
+        self._chunk_bytes = chunk_bytes
         self._each_tick = each_tick
         self._interval_s = interval_s
         self._stopping = threading.Event()
@@ -112,11 +116,13 @@ class Tail:
         try:
             interval_s, quiet_ticks = self._interval_s, 0
             while not self._stopping.wait(interval_s):
-                has_read = self._tick()
+                has_read, size = self._tick()
                 if self._each_tick is not None:
                     self._each_tick()
                 if has_read:
-                    interval_s, quiet_ticks = self._interval_s, 0
+                    # Of a flood larger pieces: nobody reads it line by line, and each piece has its price.
+                    is_flood = _MUCH < size < self._chunk_bytes
+                    interval_s, quiet_ticks = max(self._interval_s, _FLOOD_INTERVAL_S * is_flood), 0
                     continue
                 quiet_ticks += 1
                 if quiet_ticks > _QUIET_TICKS:
@@ -129,14 +135,16 @@ class Tail:
             for follower in self._followers:
                 follower.close()
 
-    def _tick(self) -> bool:
-        has_read = False
+    def _tick(self) -> tuple[bool, int]:
+        """Whether there was anything, and how many characters were handed on."""
+        has_read, size = False, 0
         for follower in self._followers:
             chunk = follower.read()
             has_read = has_read or follower.has_read
             if chunk is not None:
+                size += len(chunk.text)
                 self._hand_on(chunk)
-        return has_read
+        return has_read, size
 
     def _finish(self, follower: _Follower) -> None:
         # To the end as it is now: a left-over process that writes for ever must not keep us here.
@@ -217,7 +225,8 @@ class GrowingFile:
             return self._start_over()
         if self._behind_bytes is not None and size - self.offset > self._behind_bytes:
             self._skip_towards(size)
-        data = os.pread(self._fd, self._chunk_bytes, self.offset)
+        # Not simply a chunk: room for that is asked of the system, and given back, each time.
+        data = os.pread(self._fd, min(self._chunk_bytes, size - self.offset), self.offset)
         self.offset += len(data)
         self.has_read = bool(data)
         return self._take_lines(data)
