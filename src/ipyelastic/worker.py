@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 from .failures import handler
 from .failures.record import exception_record, write_error_file
 from .output.redirect import point_streams
-from .payload.call import load_call
+from .payload.call import load_call, pack_call
 from .payload.circumstances import Circumstances, make_ready, take_over
 from .payload.identity import known_ids
 from .payload.import_costs import ImportCosts
@@ -46,7 +46,7 @@ from .process.orphans import die_with_parent, libc
 from .process.signals import DUMP_SIGNAL
 from .terms import env
 
-__all__ = ["Circumstances", "RankFds", "isolate", "run_forked", "run_spare", "run_in_fork", "main"]
+__all__ = ["Circumstances", "RankFds", "isolate", "prepare_rehearsal", "run_forked", "run_spare", "run_in_fork", "main"]
 
 WITH_VALUE, WITH_FAILURE = b"v", b"f"
 
@@ -93,25 +93,39 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
         _exit(1)
 
 
+_rehearsal: tuple[bytes, bytes] | None = None
+
+
+def prepare_rehearsal() -> None:
+    """In the fork server, before its memory is frozen: a call that does nothing, as it would come from an owner."""
+    global _rehearsal
+    environment = dict(os.environ)
+    given = Circumstances(
+        base_env=environment, envs={0: {f"{env.RANK}_{number}": "0" for number in range(30)}, 1: {}}, cwd="/",
+        umask=None, rlimits={which: resource.getrlimit(which) for which in (resource.RLIMIT_CORE, resource.RLIMIT_CPU)},
+        sys_path=list(sys.path), argv=list(sys.argv), stdouts={0: os.devnull}, stderrs={0: os.devnull}, stacks={},
+        grace_s=0.0, seed=None, num_threads=None, sources={}, run_mark=environment.get(env.RUN_MARK, ""),
+        is_exit_0_fine=False,
+    )  # fmt: skip
+    names: dict[str, Any] = {"__name__": "__main__"}  # a function of a notebook travels by value
+    exec("def nothing(what, *more):\n    return [what, more]", names)
+    _rehearsal = pickle.dumps(given), pack_call(names["nothing"], {0: (["a list"], 1.0)}).stream
+
+
 def _rehearse() -> None:
-    """Go through the motions of a rank with a call of our own, and leave everything as it was.
+    """Go through the motions of a rank with that call, and leave everything as it was.
 
     A forked process shares its parent's memory until it writes to it: each page's first write costs a fault and a copy
     (7 us), and Python writes wherever it looks. What is touched here the call need not wait for.
     """
-    environment = dict(os.environ)
-    given = Circumstances(
-        base_env=environment, envs={0: {env.RANK: "0"}, 1: {}}, cwd=None, umask=None,
-        rlimits={resource.RLIMIT_CORE: resource.getrlimit(resource.RLIMIT_CORE)},
-        sys_path=list(sys.path), argv=list(sys.argv), stdouts={}, stderrs={}, stacks={}, grace_s=0.0, seed=None,
-        num_threads=None, sources={}, run_mark=environment.get(env.RUN_MARK, ""), is_exit_0_fine=False,
-    )  # fmt: skip
-    call_fd = write_sections([pickle.dumps(given), pickle.dumps((_nothing, {0: ()}))])
+    if _rehearsal is None:
+        return
+    call_fd = write_sections(_rehearsal)
     head, load = load_call(call_fd)
     os.close(call_fd)
-    given = pickle.loads(head)
-    point_streams("", "")
-    sys.stdin.close()
+    given: Circumstances = pickle.loads(head)
+    kept = os.dup(1), os.dup(2)
+    point_streams(given["stdouts"][0], given["stderrs"][0])
     for local_rank in (0, 1):
         take_over(given, local_rank)
     seed_all(None, 0)
@@ -122,10 +136,10 @@ def _rehearse() -> None:
     here, there = channel_pair()
     with here, there:
         send_value(there.fileno(), 0, value, known=known, run_mark=given["run_mark"], may_stand_in=True)
-
-
-def _nothing() -> tuple[float, list[str]]:
-    return 0.0, ["nothing"]
+    sys.stdin.close()
+    for fd, own in enumerate(kept, start=1):
+        os.dup2(own, fd)
+        os.close(own)
 
 
 def run_forked(local_rank: int, call_fd: int, fds: RankFds, parent_pid: int, mark_address: int) -> NoReturn:
