@@ -14,7 +14,6 @@ C's buffers are flushed, and `os._exit` ends it. What the server had registered 
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import inspect
 import os
@@ -256,6 +255,8 @@ def _called(entrypoint: Callable[..., Any], args: tuple[Any, ...], is_exit_0_fin
     try:
         value = entrypoint(*args)
         if inspect.iscoroutine(value):
+            import asyncio  # 40 ms of the first launch for those who await nothing
+
             value = asyncio.run(value)
         code = 0
         return value

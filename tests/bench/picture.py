@@ -36,6 +36,7 @@ def draw(figures: Figures, path: Path) -> None:
         high = [max(row.scaled) - row.median for row in rows]
         axis.barh(places, [row.median for row in rows], color=colours, xerr=[low, high], ecolor="#555555", height=0.7)
         axis.set_xscale("log")
+        axis.set_xlim(left=min(row.median for row in rows) / 4)
         axis.set_yticks(places, [row.tool for row in rows], fontsize=7)
         axis.tick_params(axis="x", labelsize=7)
         axis.invert_yaxis()

@@ -105,6 +105,8 @@ def _preload(first: dict[str, Any], control: socket.socket, owner_fd: int) -> di
     watcher = threading.Thread(target=_die_with_owner, args=(control, owner_fd, wake_here), daemon=True)
     watcher.start()
     began = time.monotonic()
+    import asyncio  # noqa: F401  # for bodies that await; a bare server is up sooner without
+
     import threadpoolctl  # noqa: F401  # ranks with BLAS libraries loaded use it (worker.py)
 
     sys.path[:] = first["sys_path"]
