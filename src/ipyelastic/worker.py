@@ -32,7 +32,7 @@ from .failures import handler
 from .failures.record import exception_record, write_error_file
 from .output.redirect import point_streams
 from .payload.call import load_call, pack_call
-from .payload.circumstances import Circumstances, make_ready, take_over
+from .payload.circumstances import Circumstances, make_ready, settle, take_over
 from .payload.identity import known_ids
 from .payload.import_costs import ImportCosts
 from .payload.seeds import seed_all
@@ -75,6 +75,7 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
         die_with_parent(parent_pid, signal.SIGKILL)
         drop_inherited_exits()
         _rehearse()
+        settle(is_fresh_main=True)
         with socket.socket(fileno=channel_fd) as channel:
             data, fds, _, _ = socket.recv_fds(channel, struct.calcsize(HANDOVER), 5, socket.MSG_CMSG_CLOEXEC)
         if not data:
@@ -85,7 +86,7 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
             os.dup2(own, fd)
             os.close(own)
         (local_rank,) = struct.unpack(HANDOVER, data)
-        _take_call(local_rank, call_fd, RankFds(values_fd, status_fd), mark_address)
+        _take_call(local_rank, call_fd, RankFds(values_fd, status_fd), mark_address, is_settled=True)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -154,12 +155,12 @@ def run_forked(local_rank: int, call_fd: int, fds: RankFds, parent_pid: int, mar
         _exit(1)
 
 
-def _take_call(local_rank: int, call_fd: int, fds: RankFds, mark_address: int) -> NoReturn:
+def _take_call(local_rank: int, call_fd: int, fds: RankFds, mark_address: int, *, is_settled: bool = False) -> NoReturn:
     head, load = load_call(call_fd)
     os.close(call_fd)
     circumstances: Circumstances = pickle.loads(head)
     carry_mark(mark_address, circumstances["run_mark"])
-    _live(circumstances, local_rank, fds, load, is_fresh_main=True, is_learning=True)
+    _live(circumstances, local_rank, fds, load, is_settled=is_settled, is_learning=True)
 
 
 def run_in_fork(circumstances: Circumstances, local_rank: int, load: Load, fds: RankFds, parent_pid: int) -> NoReturn:
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         die_with_parent(parent_pid, signal.SIGKILL)
         head, load = load_call(call_fd)
         os.close(call_fd)
-        _live(pickle.loads(head), local_rank, RankFds(values_fd, status_fd), load, is_fresh_main=True)
+        _live(pickle.loads(head), local_rank, RankFds(values_fd, status_fd), load)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -204,14 +205,29 @@ def _limit_threads(num_threads: int | None) -> None:
 
 
 def _live(
-    given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is_fresh_main: bool, is_learning: bool = False
+    given: Circumstances,
+    local_rank: int,
+    fds: RankFds,
+    load: Load,
+    *,
+    is_fresh_main: bool = True,
+    is_settled: bool = False,
+    is_learning: bool = False,
 ) -> NoReturn:
-    """Run the call, say how it went, and end the process. `is_learning`: tell what imports cost, too."""
+    """Run the call, say how it went, and end the process.
+
+    Args:
+        is_fresh_main: The user's code gets a `__main__` of its own.
+        is_settled: circumstances.settle was called before there was a call.
+        is_learning: Tell what imports cost, too.
+    """
     try:
         point_streams(given["stdouts"].get(local_rank, ""), given["stderrs"].get(local_rank, ""))
         _open_stacks(given["stacks"].get(local_rank, ""))
         take_over(given, local_rank)
-        make_ready(given, is_fresh_main=is_fresh_main)
+        if not is_settled:
+            settle(is_fresh_main=is_fresh_main)
+        make_ready(given)
         seed_all(given["seed"], local_rank)
         _limit_threads(given["num_threads"])
         costs = ImportCosts()
