@@ -5,7 +5,7 @@
 #   make test-matrix   the browser tests with ipykernel 6.31, 7.3 and the newest, each in a venv of its own under build/
 #   make lab     open JupyterLab on the quickstart   (ARGS="--no-browser --port 8890" goes to Jupyter)
 #   make check   ruff format, ruff check, mypy --strict
-#   make bench   measure a launch from a real kernel
+#   make bench   measure everything beside its rivals: table and picture in build/bench/   (ARGS=--quick for a look)
 #   make clean   remove .venv, build/, the built front end and caches
 #
 # Another Python: `make clean`, then `make PYTHON=python3.12 test`.
@@ -26,6 +26,7 @@ KEY := $(shell { pwd; cat pyproject.toml src/frontend/*.js src/frontend/*.css sr
 DEMO := $(VENV)/.installed-demo-$(KEY)
 TEST := $(VENV)/.installed-test-$(KEY)
 LAB := $(VENV)/.installed-lab-$(KEY)
+BENCH := $(VENV)/.installed-bench-$(KEY)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -54,8 +55,8 @@ check: $(TEST)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(TEST)
-	$(PY) tests/bench/first_cell.py $(ARGS)
+bench: $(BENCH)
+	$(PY) tests/bench/bench.py $(ARGS)
 
 install-test: $(TEST)
 
@@ -67,8 +68,9 @@ clean:
 $(DEMO): WANTED := '.[demo]' 'nbclient>=0.10' 'nbconvert>=7.16'
 $(TEST): WANTED := '.[test]'
 $(LAB): WANTED := '.[lab,demo]'
+$(BENCH): WANTED := '.[test,bench]'
 
-$(DEMO) $(TEST) $(LAB): | $(PY)
+$(DEMO) $(TEST) $(LAB) $(BENCH): | $(PY)
 	@echo "installing into $(VENV), once: ipyelastic$(patsubst '.%',%,$(firstword $(WANTED)))"
 	@$(PY) -m pip install -q -e $(WANTED)
 	@rm -f $(@:%-$(KEY)=%)-* && touch $@

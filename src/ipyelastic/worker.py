@@ -14,7 +14,6 @@ C's buffers are flushed, and `os._exit` ends it. What the server had registered 
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import inspect
 import os
@@ -32,8 +31,8 @@ from typing import Any, NoReturn
 from .failures import handler
 from .failures.record import exception_record, write_error_file
 from .output.redirect import point_streams
-from .payload.call import load_call
-from .payload.circumstances import Circumstances, make_ready, take_over
+from .payload.call import load_call, pack_call
+from .payload.circumstances import Circumstances, make_ready, settle, take_over
 from .payload.identity import known_ids
 from .payload.import_costs import ImportCosts
 from .payload.seeds import seed_all
@@ -46,7 +45,7 @@ from .process.orphans import die_with_parent, libc
 from .process.signals import DUMP_SIGNAL
 from .terms import env
 
-__all__ = ["Circumstances", "RankFds", "isolate", "run_forked", "run_spare", "run_in_fork", "main"]
+__all__ = ["Circumstances", "RankFds", "isolate", "prepare_rehearsal", "run_forked", "run_spare", "run_in_fork", "main"]
 
 WITH_VALUE, WITH_FAILURE = b"v", b"f"
 
@@ -76,6 +75,7 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
         die_with_parent(parent_pid, signal.SIGKILL)
         drop_inherited_exits()
         _rehearse()
+        settle(is_fresh_main=True)
         with socket.socket(fileno=channel_fd) as channel:
             data, fds, _, _ = socket.recv_fds(channel, struct.calcsize(HANDOVER), 5, socket.MSG_CMSG_CLOEXEC)
         if not data:
@@ -86,32 +86,46 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
             os.dup2(own, fd)
             os.close(own)
         (local_rank,) = struct.unpack(HANDOVER, data)
-        _take_call(local_rank, call_fd, RankFds(values_fd, status_fd), mark_address)
+        _take_call(local_rank, call_fd, RankFds(values_fd, status_fd), mark_address, is_settled=True)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         _exit(1)
 
 
+_rehearsal: tuple[bytes, bytes] | None = None
+
+
+def prepare_rehearsal() -> None:
+    """In the fork server, before its memory is frozen: a call that does nothing, as it would come from an owner."""
+    global _rehearsal
+    environment = dict(os.environ)
+    given = Circumstances(
+        base_env=environment, envs={0: {f"{env.RANK}_{number}": "0" for number in range(30)}, 1: {}}, cwd="/",
+        umask=None, rlimits={which: resource.getrlimit(which) for which in (resource.RLIMIT_CORE, resource.RLIMIT_CPU)},
+        sys_path=list(sys.path), argv=list(sys.argv), stdouts={0: os.devnull}, stderrs={0: os.devnull}, stacks={},
+        grace_s=0.0, seed=None, num_threads=None, sources={}, run_mark=environment.get(env.RUN_MARK, ""),
+        is_exit_0_fine=False,
+    )  # fmt: skip
+    names: dict[str, Any] = {"__name__": "__main__"}  # a function of a notebook travels by value
+    exec("def nothing(what, *more):\n    return [what, more]", names)
+    _rehearsal = pickle.dumps(given), pack_call(names["nothing"], {0: (["a list"], 1.0)}).stream
+
+
 def _rehearse() -> None:
-    """Go through the motions of a rank with a call of our own, and leave everything as it was.
+    """Go through the motions of a rank with that call, and leave everything as it was.
 
     A forked process shares its parent's memory until it writes to it: each page's first write costs a fault and a copy
     (7 us), and Python writes wherever it looks. What is touched here the call need not wait for.
     """
-    environment = dict(os.environ)
-    given = Circumstances(
-        base_env=environment, envs={0: {env.RANK: "0"}, 1: {}}, cwd=None, umask=None,
-        rlimits={resource.RLIMIT_CORE: resource.getrlimit(resource.RLIMIT_CORE)},
-        sys_path=list(sys.path), argv=list(sys.argv), stdouts={}, stderrs={}, stacks={}, grace_s=0.0, seed=None,
-        num_threads=None, sources={}, run_mark=environment.get(env.RUN_MARK, ""), is_exit_0_fine=False,
-    )  # fmt: skip
-    call_fd = write_sections([pickle.dumps(given), pickle.dumps((_nothing, {0: ()}))])
+    if _rehearsal is None:
+        return
+    call_fd = write_sections(_rehearsal)
     head, load = load_call(call_fd)
     os.close(call_fd)
-    given = pickle.loads(head)
-    point_streams("", "")
-    sys.stdin.close()
+    given: Circumstances = pickle.loads(head)
+    kept = os.dup(1), os.dup(2)
+    point_streams(given["stdouts"][0], given["stderrs"][0])
     for local_rank in (0, 1):
         take_over(given, local_rank)
     seed_all(None, 0)
@@ -122,10 +136,10 @@ def _rehearse() -> None:
     here, there = channel_pair()
     with here, there:
         send_value(there.fileno(), 0, value, known=known, run_mark=given["run_mark"], may_stand_in=True)
-
-
-def _nothing() -> tuple[float, list[str]]:
-    return 0.0, ["nothing"]
+    sys.stdin.close()
+    for fd, own in enumerate(kept, start=1):
+        os.dup2(own, fd)
+        os.close(own)
 
 
 def run_forked(local_rank: int, call_fd: int, fds: RankFds, parent_pid: int, mark_address: int) -> NoReturn:
@@ -141,12 +155,12 @@ def run_forked(local_rank: int, call_fd: int, fds: RankFds, parent_pid: int, mar
         _exit(1)
 
 
-def _take_call(local_rank: int, call_fd: int, fds: RankFds, mark_address: int) -> NoReturn:
+def _take_call(local_rank: int, call_fd: int, fds: RankFds, mark_address: int, *, is_settled: bool = False) -> NoReturn:
     head, load = load_call(call_fd)
     os.close(call_fd)
     circumstances: Circumstances = pickle.loads(head)
     carry_mark(mark_address, circumstances["run_mark"])
-    _live(circumstances, local_rank, fds, load, is_fresh_main=True, is_learning=True)
+    _live(circumstances, local_rank, fds, load, is_settled=is_settled, is_learning=True)
 
 
 def run_in_fork(circumstances: Circumstances, local_rank: int, load: Load, fds: RankFds, parent_pid: int) -> NoReturn:
@@ -171,7 +185,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         die_with_parent(parent_pid, signal.SIGKILL)
         head, load = load_call(call_fd)
         os.close(call_fd)
-        _live(pickle.loads(head), local_rank, RankFds(values_fd, status_fd), load, is_fresh_main=True)
+        _live(pickle.loads(head), local_rank, RankFds(values_fd, status_fd), load)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -191,14 +205,29 @@ def _limit_threads(num_threads: int | None) -> None:
 
 
 def _live(
-    given: Circumstances, local_rank: int, fds: RankFds, load: Load, *, is_fresh_main: bool, is_learning: bool = False
+    given: Circumstances,
+    local_rank: int,
+    fds: RankFds,
+    load: Load,
+    *,
+    is_fresh_main: bool = True,
+    is_settled: bool = False,
+    is_learning: bool = False,
 ) -> NoReturn:
-    """Run the call, say how it went, and end the process. `is_learning`: tell what imports cost, too."""
+    """Run the call, say how it went, and end the process.
+
+    Args:
+        is_fresh_main: The user's code gets a `__main__` of its own.
+        is_settled: circumstances.settle was called before there was a call.
+        is_learning: Tell what imports cost, too.
+    """
     try:
         point_streams(given["stdouts"].get(local_rank, ""), given["stderrs"].get(local_rank, ""))
         _open_stacks(given["stacks"].get(local_rank, ""))
         take_over(given, local_rank)
-        make_ready(given, is_fresh_main=is_fresh_main)
+        if not is_settled:
+            settle(is_fresh_main=is_fresh_main)
+        make_ready(given)
         seed_all(given["seed"], local_rank)
         _limit_threads(given["num_threads"])
         costs = ImportCosts()
@@ -242,6 +271,8 @@ def _called(entrypoint: Callable[..., Any], args: tuple[Any, ...], is_exit_0_fin
     try:
         value = entrypoint(*args)
         if inspect.iscoroutine(value):
+            import asyncio  # 40 ms of the first launch for those who await nothing
+
             value = asyncio.run(value)
         code = 0
         return value

@@ -9,12 +9,15 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["Figures", "Row"]
+__all__ = ["Figures", "Row", "shown"]
+
+_UNITS = {"lines/s": "1/s", "copies": "copies", "% of a core": "%"}
+"""Of figures that are no times; the others are seconds, and shown in ms."""
 
 
 @dataclass
 class Row:
-    """One figure of one tool at one number of ranks; `samples` in seconds."""
+    """One figure of one tool at one number of ranks; `samples` in seconds, or in the figure's own unit."""
 
     part: str
     tool: str
@@ -23,14 +26,24 @@ class Row:
     samples: list[float] = field(default_factory=list)
 
     @property
-    def median_ms(self) -> float:
-        """The middle one, in ms."""
-        return statistics.median(self.samples) * 1000
+    def unit(self) -> str:
+        """What `scaled` is in."""
+        return _UNITS.get(self.figure, "ms")
+
+    @property
+    def scaled(self) -> list[float]:
+        """The samples in `unit`."""
+        return [sample * (1000 if self.unit == "ms" else 1) for sample in self.samples]
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.scaled)
 
     @property
     def spread(self) -> str:
-        """`min..max` in ms."""
-        return f"{_ms(min(self.samples) * 1000)}..{_ms(max(self.samples) * 1000)}"
+        """`min..max`."""
+        return f"{shown(min(self.scaled))}..{shown(max(self.scaled))}"
 
 
 @dataclass
@@ -54,7 +67,7 @@ class Figures:
 
     def markdown(self, is_ours: Callable[[str], bool]) -> str:
         """The whole report."""
-        lines = ["# First cell", ""]
+        lines = ["# Every figure", ""]
         lines += [f"- {name}: {value}" for name, value in self.facts.items()]
         for part in dict.fromkeys(row.part for row in self.rows.values()):
             lines += ["", f"## {part}", "", *self._table(part, is_ours)]
@@ -64,11 +77,11 @@ class Figures:
         return "\n".join(lines) + "\n"
 
     def _table(self, part: str, is_ours: Callable[[str], bool]) -> list[str]:
-        lines = ["| tool | ranks | figure | median ms | min..max | n | goal |", "|---|--:|---|--:|--:|--:|---|"]
+        lines = ["| tool | ranks | figure | median, ms | min..max | n | goal |", "|---|--:|---|--:|--:|--:|---|"]
         for row in self._sorted(part):
             goal = self.goals_ms.get((part, row.ranks, row.figure)) if is_ours(row.tool) else None
-            verdict = "" if goal is None else f"{goal:g}: {'held' if row.median_ms <= goal else 'MISSED'}"
-            cells = [row.tool, str(row.ranks), row.figure, _ms(row.median_ms), row.spread, str(len(row.samples))]
+            verdict = "" if goal is None else f"{goal:g}: {'held' if row.median <= goal else 'MISSED'}"
+            cells = [row.tool, str(row.ranks), row.figure, shown(row.median), row.spread, str(len(row.samples))]
             lines.append("| " + " | ".join([*cells, verdict]) + " |")
         return lines
 
@@ -82,7 +95,7 @@ class Figures:
         lines.append("|---|--:|---|" + "--:|" * len(rivals))
         for ours in (row for row in rows if is_ours(row.tool)):
             theirs = (self.rows.get((part, rival, ours.ranks, ours.figure)) for rival in rivals)
-            ratios = ["" if row is None else f"{_ms(row.median_ms / ours.median_ms)}x" for row in theirs]
+            ratios = ["" if row is None else f"{shown(row.median / ours.median)}x" for row in theirs]
             lines.append("| " + " | ".join([ours.tool, str(ours.ranks), ours.figure, *ratios]) + " |")
         return lines
 
@@ -94,9 +107,10 @@ class Figures:
 
     def as_json(self) -> dict[str, object]:
         """The same, with every sample."""
-        rows = [{**vars(row), "median_ms": round(row.median_ms, 3)} for row in self.rows.values()]
+        rows = [{**vars(row), "unit": row.unit, "median": round(row.median, 4)} for row in self.rows.values()]
         return {"facts": self.facts, "rows": rows, "remarks": self.remarks}
 
 
-def _ms(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+def shown(value: float) -> str:
+    """A number as the tables have it."""
+    return f"{value:.3f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"

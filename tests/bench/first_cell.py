@@ -35,6 +35,7 @@ from machine import OtherWork
 from support.kernels import Kernel
 
 FIRST, DDP, RAISES, IMPORT = "Launch to first line", "A DDP step", "A rank raises while the others compute", "Import"
+GROUP = "torch, gloo, all_reduce"
 OURS = "ipyelastic"
 COMPUTE_S = 2.0
 GOALS_MS = {
@@ -78,6 +79,16 @@ def probes(turns: int, is_quick: bool) -> list[Probe]:
             Probe(FIRST, "torch start_processes(spawn)", n, "rivals", f"measure_torch({n})", few if n == 8 else turns),
             Probe(FIRST, "Accelerate notebook_launcher", n, "rivals", f"measure_accelerate({n})", turns, "accelerate"),
             Probe(FIRST, "ipyparallel, warm engines", n, "rivals", f"measure_ipyparallel({n})", turns, "ipyparallel"),
+            Probe(FIRST, "loky, warm", n, "rivals", f"measure_loky({n})", turns, "loky"),
+            Probe(FIRST, "Ray, warm", n, "rivals", f"measure_ray({n})", turns, "ray"),
+            Probe(
+                FIRST,
+                "torch elastic_launch(spawn)",
+                n,
+                "rivals",
+                f"measure_elastic_launch({n})",
+                fewest if n == 8 else few,
+            ),
             Probe(FIRST, "torchrunx", n, "rivals", f"measure_torchrunx({n})", fewest if n == 8 else few, "torchrunx"),
         ]
         found += [
@@ -112,13 +123,16 @@ def probes(turns: int, is_quick: bool) -> list[Probe]:
             ),
         ]
     found += [
+        Probe(GROUP, f"{OURS} %%elastic_run, torch preloaded", 2, "torch", "measure_group(2)", turns),
+        Probe(GROUP, "Accelerate notebook_launcher", 2, "rivals", "group_accelerate(2)", turns, "accelerate"),
+        Probe(GROUP, "torch elastic_launch(spawn)", 2, "rivals", "group_torch(2)", few),
         Probe(DDP, f"{OURS} %%elastic_run, torch preloaded", 2, "torch", "measure_ddp(2)", turns),
         Probe(DDP, "Accelerate notebook_launcher", 2, "rivals", "ddp_accelerate(2)", turns, "accelerate"),
         Probe(DDP, "torch elastic_launch(spawn)", 2, "rivals", "ddp_torch(2)", few),
     ]
     if is_quick:
         # Starting eight engines alone takes a third of the time there is.
-        left_out = ("torchrunx", "torch elastic_launch(spawn)", "ipyparallel, warm engines")
+        left_out = ("torchrunx", "Ray, warm", "torch elastic_launch(spawn)", "ipyparallel, warm engines")
         found = [probe for probe in found if probe.tool not in left_out]
         found = [probe for probe in found if not (probe.ranks == 8 and probe.tool.startswith("torch "))]
         found = [probe for probe in found if probe.part != RAISES or probe.tool.startswith((OURS, "Accelerate"))]
@@ -235,6 +249,15 @@ def measure_imports(count: int, figures: Figures, folder: Path) -> None:
         figures.add(IMPORT, OURS, 0, sample)
 
 
+def set_apart(folder: Path) -> None:
+    """Log folders of the runs measured, and compiled files, are among our own."""
+    os.environ["IPYELASTIC_RUN_ROOT"] = str(folder / "runs")
+    (folder / "runs").mkdir()
+    # As in an installed package: compiled files are there. Where Python may not write them, each import compiles.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
+
+
 def look_into_ranks(kernels: dict[str, Kernel], figures: Figures) -> None:
     """What a rank has imported that it should not."""
     for name in ("bare", "torch"):
@@ -265,15 +288,11 @@ def main() -> None:
     todo = [probe for probe in probes(turns, given.quick) if given.only in f"{probe.part} {probe.tool}"]
     with tempfile.TemporaryDirectory(prefix="first-cell-") as name, ExitStack() as stack:
         folder = Path(name)
-        os.environ["IPYELASTIC_RUN_ROOT"] = str(folder / "runs")
-        (folder / "runs").mkdir()
-        # As in an installed package: compiled files are there. Where Python may not write them, each import compiles.
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
+        set_apart(folder)
         if not given.only:
             measure_imports(turns, figures, folder)
         kernels = start_kernels(stack, folder, given.rivals)
-        stack.callback(kernels["rivals"].run, "stop_ipyparallel()")
+        stack.callback(kernels["rivals"].run, "stop_rivals()")
         if given.quick:
             figures.remarks.append("--quick leaves out torchrunx, ipyparallel, torch's elastic_launch and its 8 ranks")
         figures.order = [probe.tool for probe in todo]

@@ -158,9 +158,10 @@ def test_while_a_run_lives_new_spares_have_nothing_of_it(ours: ForkServers, tmp_
     with Gate(tmp_path / "gate") as gate:
         run = launch(wait_at, args=(gate.path,), nproc=2)
         wait_until(lambda: run.ranks[1].pid, what="its ranks")
-        wait_until(lambda: _current(ours)["spares"] == 2, what="two spares beside the run")
+        server = _current(ours)["pid"]
+        wait_until(lambda: len(_running_children(server)) == 4, what="two spares beside the run")
         ranks = {view.pid for view in run.ranks}
-        spares = [pid for pid in _running_children(_current(ours)["pid"]) if pid not in ranks]
+        spares = [pid for pid in _running_children(server) if pid not in ranks]
         wait_until(lambda: all(map(_is_waiting, spares)), what="each to wait for its call")
         assert [len(open_files(pid)) for pid in spares] == [4, 4]
         gate.open()

@@ -8,7 +8,8 @@ Rules (DESIGN section 1): one thread, never imports after its first fork, no soc
 
 Files: `client` chooses among servers, `handle` holds one server's process, `launched` one run on it, `preload` says
 what a server should import, `cost` how many spares it keeps and what it all costs; `server` is the far end's loop,
-`group` one run's ranks in it, `spares` the ranks it has forked ahead, `fork` how it forks, `pages` makes that cheap. contexts/owner_fork.py runs the same loop in a keeper process for start method fork.
+`group` one run's ranks in it, `spares` the ranks it has forked ahead, `fork` how it forks, `pages` makes that cheap.
+contexts/owner_fork.py runs the same loop in a keeper process for start method fork.
 
 Every descriptor, who opens it, who inherits it, who closes it:
 

@@ -29,6 +29,7 @@ from ..payload import family as _family  # noqa: F401  # likewise
 from ..process.orphans import become_subreaper, children_of, libc
 from ..process.stop import kill_group, kill_marked, send
 from ..terms import env
+from ..worker import prepare_rehearsal
 from .group import Group, Policy
 from .pages import collapsing
 from .spares import Spares
@@ -52,6 +53,7 @@ def main(control_fd: int, owner_pid: int) -> NoReturn:
     owner_fd = _watch_owner(control, owner_pid)
     first = json.loads(control.recv(_MAX_MESSAGE))
     ready = _preload(first, control, owner_fd)
+    prepare_rehearsal()
     gc.collect()
     gc.freeze()  # a collection in a rank would otherwise touch, and so copy, every page
     ready["native_threads"] = _probe_fork(first["probe"])
@@ -103,6 +105,8 @@ def _preload(first: dict[str, Any], control: socket.socket, owner_fd: int) -> di
     watcher = threading.Thread(target=_die_with_owner, args=(control, owner_fd, wake_here), daemon=True)
     watcher.start()
     began = time.monotonic()
+    import asyncio  # noqa: F401  # for bodies that await; a bare server is up sooner without
+
     import threadpoolctl  # noqa: F401  # ranks with BLAS libraries loaded use it (worker.py)
 
     sys.path[:] = first["sys_path"]

@@ -1,6 +1,6 @@
 """What a rank takes over from its owner before anything of the user's is loaded.
 
-    contexts/circumstances gathers them -> the call file's head -> worker.py: take_over, make_ready
+    contexts/circumstances gathers them -> the call file's head -> worker.py: settle, take_over, make_ready
 
 Runs in: ranks; `Circumstances` is made in the owner.
 Other end: contexts/circumstances.py.
@@ -20,11 +20,11 @@ from typing import TypedDict
 
 from ..terms import env
 from .at_import import when_imported
-from .display import teach_libraries
+from .display import teach_libraries, use_backend
 from .inspection import teach_inspect
 from .sources import Sources, install
 
-__all__ = ["Circumstances", "take_over", "make_ready"]
+__all__ = ["Circumstances", "take_over", "settle", "make_ready"]
 
 
 class Circumstances(TypedDict):
@@ -72,21 +72,29 @@ def take_over(given: Circumstances, local_rank: int) -> None:
     sys.argv = list(given["argv"])
 
 
-def make_ready(given: Circumstances, *, is_fresh_main: bool) -> None:
-    """What the user's code is to find: a `__main__` of its own, the cells' texts, libraries that know of the rank.
+def settle(*, is_fresh_main: bool) -> None:
+    """What the user's code is to find in any rank: a `__main__` of its own, libraries and builtins that know of ranks.
 
-    Once per process, after `take_over`.
+    Once per process. Needs nothing of the call: a spare has done it when the call comes.
     """
     if is_fresh_main:
         fresh = types.ModuleType("__main__")
         vars(fresh)["__builtins__"] = builtins
         sys.modules["__main__"] = fresh
-    install(given["sources"])
     teach_libraries()
     teach_inspect(inspect)
     when_imported({"multiprocessing.process": _start_children_here, "multiprocessing.reduction": _carry_by_value})
     builtins.input = _no_input
     sys.breakpointhook = _no_breakpoint
+
+
+def make_ready(given: Circumstances) -> None:
+    """What the user's code is to find in this run: the cells' texts, the backend and the folder. After `take_over`."""
+    install(given["sources"])
+    use_backend()
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        _start_children_here(process)
 
 
 def _start_children_here(process: types.ModuleType) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from ..terms import env
 from .at_import import when_imported
 
-__all__ = ["display", "teach_libraries", "show_open_figures"]
+__all__ = ["display", "teach_libraries", "use_backend", "show_open_figures"]
 
 _PICTURES = (("image/png", "_repr_png_", "png"), ("image/jpeg", "_repr_jpeg_", "jpg"))
 
@@ -150,9 +150,10 @@ def _save(kind: str, data: bytes, ending: str, *, what: str) -> None:
 
 
 def teach_libraries() -> None:
-    """Have matplotlib, IPython's display and notebook progress bars do all this, once a rank imports them."""
-    if "matplotlib" in sys.modules:
-        _use_backend(sys.modules["matplotlib"])
+    """Have matplotlib, IPython's display and notebook progress bars do all this, once a rank imports them.
+
+    Nothing here depends on the call: `use_backend` does that part.
+    """
     when_imported(
         {
             "matplotlib.backend_bases": _teach_managers,
@@ -164,8 +165,11 @@ def teach_libraries() -> None:
     )
 
 
-def _use_backend(matplotlib: Any) -> None:
-    """A rank that was forked with matplotlib in memory has its parent's backend."""
+def use_backend() -> None:
+    """A rank that was forked with matplotlib in memory has its parent's backend; it gets its environment's."""
+    matplotlib: Any = sys.modules.get("matplotlib")
+    if matplotlib is None:
+        return
     wanted = os.environ.get(env.MPLBACKEND)
     # Not rcParams["backend"]: looking at it decides one where there is none yet, and imports pyplot.
     if wanted and dict.__getitem__(matplotlib.rcParams, "backend") != wanted:

@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import cloudpickle
@@ -229,17 +229,21 @@ def dumps(obj: object) -> bytes:
     return file.getvalue()
 
 
-@cache
-def _installed_folders() -> tuple[str, ...]:
-    folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders |= {entry for entry in sys.path if os.path.basename(entry) in ("site-packages", "dist-packages")}
-    return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
-
-
-@cache
 def is_installed(path: str) -> bool:
     """Whether a file belongs to an installed distribution or to Python itself (editable installs do not)."""
-    return os.path.realpath(path).startswith(_installed_folders())
+    return _is_installed(path, tuple(sys.path))
+
+
+@lru_cache(maxsize=4096)
+def _is_installed(path: str, sys_path: tuple[str, ...]) -> bool:
+    return os.path.realpath(path).startswith(_installed_folders(sys_path))
+
+
+@lru_cache(maxsize=8)
+def _installed_folders(sys_path: tuple[str, ...]) -> tuple[str, ...]:
+    folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {entry for entry in sys_path if os.path.basename(entry) in ("site-packages", "dist-packages")}
+    return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
 
 
 def is_importable(module: types.ModuleType) -> bool:

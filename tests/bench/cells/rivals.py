@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 
-from rank_side import ddp_step, first_line, raise_or_compute
+from rank_side import array_of, big_result, ddp_step, first_line, group_sum, raise_or_compute, touch
 
 missing = {}
 try:
@@ -26,6 +26,14 @@ try:
     import torchrunx
 except ImportError as error:
     missing["torchrunx"] = str(error)
+try:
+    import loky
+except ImportError as error:
+    missing["loky"] = str(error)
+try:
+    import ray
+except ImportError as error:
+    missing["ray"] = str(error)
 
 
 def _figures(began, clocks, back, ended):
@@ -152,10 +160,132 @@ def raise_ipyparallel(n, compute_s):
         return _error_figure(gate, lambda gate: call.get())
 
 
-def stop_ipyparallel():
+def stop_rivals():
+    if "ray" not in missing and ray.is_initialized():
+        ray.shutdown()
     for cluster in _clusters:
         cluster.stop_cluster_sync()
     _clusters.clear()
+
+
+# loky: reusable workers, warm
+
+
+def _loky(n, function, *args):
+    pool = loky.get_reusable_executor(max_workers=n, timeout=None)
+    return [call.result() for call in [pool.submit(function, *args) for _ in range(n)]]
+
+
+def measure_loky(n):
+    began = time.monotonic()
+    values = _loky(n, first_line)
+    ended = time.monotonic()
+    return _figures(began, [now for now, _ in values], ended, ended)
+
+
+# Ray: its workers are up before and stay after
+
+
+def _ray(n, function, *args):
+    if not ray.is_initialized():
+        ray.init(num_cpus=8, include_dashboard=False, logging_level="ERROR", object_store_memory=3 << 30)
+    task = ray.remote(num_cpus=1)(function)
+    return ray.get([task.remote(*args) for _ in range(n)])
+
+
+def measure_ray(n):
+    _ray(n, first_line)
+    began = time.monotonic()
+    values = _ray(n, first_line)
+    ended = time.monotonic()
+    return _figures(began, [now for now, _ in values], ended, ended)
+
+
+# One array to all ranks; each rank's array home
+
+
+def _fork_all(n, function, *args):
+    queue = multiprocessing.get_context("fork").SimpleQueue()
+
+    def body():
+        queue.put(function(*args))
+
+    notebook_launcher(body, (), num_processes=n)
+    return [queue.get() for _ in range(n)]
+
+
+def _ipyparallel(n, function, *args):
+    return _warm_view(n).apply_async(function, *args).get()
+
+
+def _pipes(n, function, *args):
+    context = multiprocessing.get_context("fork")
+    ends = []
+    for _ in range(n):
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=lambda end: end.send(function(*args)), args=(there,))
+        process.start()
+        there.close()
+        ends.append((here, process))
+    values = [here.recv() for here, _ in ends]
+    for _, process in ends:
+        process.join()
+    return values
+
+
+def measure_array(way, n, mib):
+    array = array_of(mib)
+    call = {"loky": _loky, "ray": _ray, "ipyparallel": _ipyparallel, "accelerate": _fork_all}[way]
+    if way != "accelerate":
+        with tempfile.TemporaryDirectory() as gate:
+            call(n, touch, gate, n, array_of(0))
+    with tempfile.TemporaryDirectory() as gate:
+        began = time.monotonic()
+        values = call(n, touch, gate, n, ray.put(array) if way == "ray" else array)
+    return {"every page read": max(read for read, _, _ in values) - began, "MiB": sum(pss for _, pss, _ in values)}
+
+
+def measure_result(way, n, mib):
+    call = {"loky": _loky, "ray": _ray, "ipyparallel": _ipyparallel, "pipe": _pipes}[way]
+    call(n, big_result, 1)
+    began = time.monotonic()
+    values = call(n, big_result, mib)
+    back = time.monotonic()
+    total = sum(int(value[::4096].sum()) for value in values)
+    read = time.monotonic()
+    assert total == n * (mib << 20) // 4096
+    return {"values back": back - began, "every page read": read - began}
+
+
+# torch with a group, and all_reduce
+
+
+def group_torch(n):
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=n, run_id="bench", start_method="spawn",
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
+    )  # fmt: skip
+    began = time.monotonic()
+    values = elastic_launch(config, group_sum)()
+    assert len(values) == n
+    return {"values back": time.monotonic() - began}
+
+
+def group_accelerate(n):
+    began = time.monotonic()
+    values = _fork_all(n, group_sum)
+    assert len(values) == n
+    return {"values back": time.monotonic() - began}
+
+
+def measure_elastic_launch(n):
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=n, run_id="bench", start_method="spawn",
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
+    )  # fmt: skip
+    began = time.monotonic()
+    values = elastic_launch(config, first_line)().values()
+    return _figures(began, [now for now, _ in values], max(back for _, back in values), time.monotonic())
 
 
 # torchrunx
