@@ -28,6 +28,12 @@ def test_the_last_traceback_on_stderr_is_the_failures(tmp_path: Path) -> None:
     assert "  traceback : Traceback (most recent call last):" in str(ChildFailedError("script", {0: failure}))
 
 
+def test_a_program_that_cannot_be_compiled_says_where(tmp_path: Path) -> None:
+    failure = _failure(tmp_path, "x = 1\ndef")
+    assert failure.message["message"].startswith("SyntaxError: ")
+    assert failure.message["extraInfo"]["py_callstack"].startswith('  File "<string>", line 2\n')
+
+
 def test_a_crash_leaves_its_python_stack(tmp_path: Path) -> None:
     failure = _failure(tmp_path, "import ctypes\nctypes.string_at(0)")
     assert failure.exitcode == -11

@@ -7,6 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 
 # `>` in STYLE.md's drawing is a new line here. Rooms of one line do not know each other.
 FLOORS = [
+    ["__main__"],
     ["notebook", "cli"],
     ["engines", "compat"],
     ["launcher"],
@@ -14,7 +15,7 @@ FLOORS = [
     ["contexts"],
     ["forkserver"],
     ["worker"],
-    ["payload", "output", "failures", "process", "rendezvous", "view", "devices"],
+    ["payload", "output", "failures", "process", "rendezvous", "view", "devices", "telemetry", "timer"],
     ["terms"],
 ]
 HEIGHT = {room: len(FLOORS) - floor for floor, rooms in enumerate(FLOORS) for room in rooms}

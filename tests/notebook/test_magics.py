@@ -60,7 +60,7 @@ NPROC = 'expected a number, "cpu", "gpu" or "auto"'
         ("-n 2 foo", "'foo': code goes below the %%elastic_run line, options on it"),
         ("-n", "-n: expected a value, for example -n 4"),
         ("--gpus 0,1x", "gpus='0,1x': expected GPU numbers such as 0,2-3, or free"),
-        ("--max-restarts 2", "--max-restarts: not yet (restarts)"),
+        ("--max-restarts two", "max_restarts='two': expected a whole number, 0 or more"),
         ("--ui=txt", "ui='txt': expected auto, panel, text or none, did you mean text?"),
         ("--engine ray", "engine='ray': not yet (many machines are not there yet)"),
         ("--nnodes 2", "--nnodes 2: not yet (many machines); 1 is taken"),

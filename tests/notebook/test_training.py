@@ -173,7 +173,7 @@ def test_prefix_template_is_filled(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"num_nodes": 2}, "num_nodes=2: not yet (many machines); expected num_nodes=1 and node_rank=0"),
         ({"node_rank": 1}, "node_rank=1: not yet (many machines); expected num_nodes=1 and node_rank=0"),
-        ({"max_restarts": 3}, "max_restarts=3: not yet (restarts); expected 0"),
+        ({"max_restarts": -1}, "max_restarts=-1: expected a whole number, 0 or more"),
         ({"mixed_precision": "bf61"}, "mixed_precision='bf61': expected no, fp16, bf16 or fp8, did you mean bf16?"),
         ({"use_port": "http"}, "use_port='http': expected a port from 1 to 65535, or 0 for any that is free"),
         ({"use_port": 70000}, "use_port=70000: expected a port from 1 to 65535, or 0 for any that is free"),

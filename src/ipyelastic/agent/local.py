@@ -1,52 +1,79 @@
-"""The agent of one machine: gives ranks their numbers and environment, starts them, waits, reports.
+"""The agent of one machine: starts its workers attempt by attempt, watches them, says how each attempt ended.
 
-    engines/local > [here] > contexts/functions > ranks
-                    [here] > output/tail (one thread) > sink
+    engines/local, launcher/launch > [here] > contexts/start (one context per attempt)
+                                     [here] > attempts (files, one tail per attempt) > sink
 
-Runs in: the run's own thread. Source: torch 2.13 (SEEDS sections 13 and 14). Restarts come with issue 6: this agent
-takes `max_restarts=0` and its `run` is one attempt.
+Runs in: the run's own thread, or the caller's. `ask` from any.
+Source: torch 2.13 (SEEDS sections 13 and 14).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from ..contexts.functions import MultiprocessContext
+from ..contexts.base import PContext, RunProcsResult
 from ..contexts.settings import RankSettings
+from ..contexts.start import start_processes
 from ..output.logs import LogsSpecs
-from ..output.tail import Tail, TailedFile
-from ..rendezvous.held_port import HeldPort
-from ..terms import env
-from ..terms.events import Sink, Stream
-from .ranks import worker_environment
-from .spec import RunResult, Worker, WorkerGroup, WorkerSpec, WorkerState
+from ..output.tail import Tail
+from ..telemetry.metrics import prof
+from ..terms.events import RunRestarted, Sink
+from ..terms.failure import ProcessFailure
+from .attempts import Attempt, follow
+from .ranks import line_prefix, own_args, worker_environment
+from .restarts import why_not_restarted
+from .simple import SimpleElasticAgent
+from .spec import RunResult, WorkerGroup, WorkerSpec, WorkerState
 
 __all__ = ["LocalElasticAgent"]
 
+logger = logging.getLogger("ipyelastic")
 
-class LocalElasticAgent:
-    """Runs one worker group on this machine.
+_ENDED_ON_REQUEST = ("stopped", "timed out")
+
+
+class LocalElasticAgent(SimpleElasticAgent):
+    """Runs one worker group on this machine; when a worker fails, all are started again while restarts are left.
 
     Args:
         spec: What to run.
-        logs_specs: Where output goes.
-        start_method: See MultiprocessContext.
-        settings: What ranks get besides torch's arguments; its `global_ranks` and `sink` are set here.
-        sink: Takes events and output.
-        is_output_complete: The sink wants every line, however far behind it falls.
-        on_paths: Called with the ranks' stdout and stderr files, by local rank, before any rank is started.
-        each_tick: See Tail.
+        logs_specs: Where output goes; every attempt has its own folder.
+        start_method: For functions: `"spawn"`, `"forkserver"` or `"fork"`.
+        exit_barrier_timeout: Seconds that a finished agent waits for the others.
+        log_line_prefix_template: Of teed lines; `${role_name}`, `${rank}` and `${local_rank}` are replaced.
+        shutdown_timeout: Seconds between asking workers to end and killing them, on every path.
+        health_check_server: Somebody else's, stopped with the run.
+        uninterruptible_state_timeout: Seconds that a worker may hang in the kernel (state D) before it counts as
+            failed; None: what TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT says; 0: for ever.
+        settings: Ours: what ranks get besides torch's arguments. Its `global_ranks`, `sink` and `attempt` are set
+            here; its time limit is one for all attempts.
+        sink: Ours: takes events and output.
+        is_output_complete: Ours: the sink wants every line, however far behind it falls.
+        on_paths: Ours: called for every attempt with its stdout and stderr files, by local rank, before any of its
+            ranks is started.
+        each_tick: Ours: see Tail.
+
+    Attributes:
+        attempts: One Attempt per start of the group, the last is the current or final one.
     """
 
     def __init__(
         self,
         spec: WorkerSpec,
         logs_specs: LogsSpecs,
-        start_method: str = "forkserver",
+        start_method: str = "spawn",
+        exit_barrier_timeout: float = 300,
+        log_line_prefix_template: str | None = None,
+        shutdown_timeout: int = 30,
+        health_check_server: Any = None,
+        uninterruptible_state_timeout: float | None = None,
         *,
         settings: RankSettings | None = None,
         sink: Sink | None = None,
@@ -54,117 +81,203 @@ class LocalElasticAgent:
         on_paths: Callable[[dict[int, str], dict[int, str]], None] | None = None,
         each_tick: Callable[[], None] | None = None,
     ) -> None:
-        if spec.max_restarts != 0:
-            raise NotImplementedError("max_restarts comes with issue 6: this agent makes one attempt")
-        self._spec, self._logs_specs, self._start_method = spec, logs_specs, start_method
-        self._settings = settings or RankSettings()
+        super().__init__(spec, exit_barrier_timeout, shutdown_timeout)
+        self._logs_specs, self._start_method = logs_specs, start_method
+        self._log_line_prefix_template = log_line_prefix_template
+        if settings is None:
+            settings = RankSettings(signals=None, is_torchs=True)
+        if settings.is_torchs:
+            policy = dataclasses.replace(settings.policy, grace_s=float(shutdown_timeout))
+            settings = dataclasses.replace(settings, policy=policy)
+        self._settings = settings
         self._sink, self._is_output_complete, self._on_paths = sink, is_output_complete, on_paths
         self._each_tick = each_tick
-        self._worker_group = WorkerGroup(spec, [Worker(local_rank=rank) for rank in range(spec.local_world_size)])
-        self._pcontext: MultiprocessContext | None = None
+        self.attempts: list[Attempt] = []
+        self._pcontext: PContext | None = None
+        self._made: PContext | None = None  # the same, from before its start on
+        self._tail: Tail | None = None
+        self._why_not_restarted = ""
+        self._deadline: float | None = None
         self._lock = threading.Lock()
-        self._asked: list[tuple[str, dict[str, Any]]] = []
+        self._asked: list[tuple[str, dict[str, Any]]] = []  # before the start; an end is asked of every attempt
 
-    def run(self) -> RunResult:
-        """Start the workers and wait for their end, whatever it is.
-
-        Returns:
-            SUCCEEDED with all values, or FAILED with the failures and the values there are.
-
-        Raises:
-            OptionError, UnpicklableError, ServerError, OSError: Nothing could be started.
-        """
-        port = HeldPort(self._spec.master_port)
-        tail = None
-        try:
-            self._assign_worker_ranks(port.port)
-            base_env = os.environ if self._settings.base_env is None else self._settings.base_env
-            gpus = base_env.get(env.CUDA_VISIBLE_DEVICES)
-            envs = {
-                worker.local_rank: worker_environment(self._worker_group, worker, gpus)
-                for worker in self._worker_group.workers
-            }
-            settings = dataclasses.replace(
-                self._settings,
-                sink=self._sink,
-                global_ranks={worker.local_rank: worker.global_rank for worker in self._worker_group.workers},
-            )
-            args = dict.fromkeys(envs, self._spec.args)
-            context = self._new_context(args, envs, settings)
-            tail = self._follow(context)
-            with self._lock:
-                self._pcontext = context
-                for op, fields in self._asked:
-                    context.ask(op, **fields)
-            context.start()
-            self._worker_group.state = WorkerState.HEALTHY
-            result = context.wait()
-            assert result is not None
-        finally:
-            if tail is not None:
-                tail.stop()
-            if self._pcontext is not None:
-                self._pcontext.close()
-            port.close()
-        return self._judge(result)
-
-    def _new_context(self, args: Any, envs: dict[int, dict[str, str]], settings: RankSettings) -> MultiprocessContext:
-        assert callable(self._spec.entrypoint)
-        return MultiprocessContext(
-            self._spec.role,
-            self._spec.entrypoint,
-            args,
-            envs,
-            self._start_method,
-            self._logs_specs,
-            numa_options=self._spec.numa_options,
-            settings=settings,
-        )
-
-    def _judge(self, result: Any) -> RunResult:
-        ranks = {worker.local_rank: worker.global_rank for worker in self._worker_group.workers}
-        context = self._pcontext
-        assert context is not None
-        state = WorkerState.FAILED if result.is_failed() else WorkerState.SUCCEEDED
-        self._worker_group.state = state
-        return RunResult(
-            state,
-            {ranks[local]: value for local, value in context.values_so_far.items()},
-            {ranks[local]: failure for local, failure in context.all_failures.items()},
-        )
+    # ----------------------------------------------------------------------------------------------------------- asking
 
     def ask(self, op: str, **fields: Any) -> None:
-        """`stop`, `kill` or `signal` the ranks, from any thread; before the start it is kept until then."""
+        """`stop`, `kill` or `signal` the ranks, from any thread; after a `stop` or a `kill` of all nothing restarts.
+
+        Before the start, and between two attempts, it is kept until ranks are started: they are ended at once.
+        """
         with self._lock:
-            if self._pcontext is None:
+            if self._made is None or _is_end(op, fields):
                 self._asked.append((op, fields))
-            else:
-                self._pcontext.ask(op, **fields)
+            context = self._made
+        if context is not None:
+            context.ask(op, **fields)
+        self._woken.set()
 
     @property
-    def context(self) -> MultiprocessContext | None:
-        """The current attempt's context; None before the start."""
-        return self._pcontext
+    def _is_asked_to_end(self) -> bool:
+        return any(_is_end(op, fields) for op, fields in self._asked)
 
-    def _assign_worker_ranks(self, master_port: int) -> None:
-        group, size = self._worker_group, self._spec.local_world_size
-        group.master_addr, group.master_port = self._spec.master_addr, master_port
-        for worker in group.workers:
-            worker.global_rank = worker.role_rank = worker.local_rank
-            worker.world_size = worker.role_world_size = size
+    @property
+    def context(self) -> PContext | None:
+        """The current attempt's context; None before the first."""
+        return self._made
 
-    def _follow(self, context: MultiprocessContext) -> Tail | None:
+    # --------------------------------------------------------------------------------------------------------- starting
+
+    @prof
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        spec, settings = worker_group.spec, self._settings
+        restart_count = spec.max_restarts - self._remaining_restarts
+        base_env = os.environ if settings.base_env is None else settings.base_env
+        envs: dict[int, dict[str, str]] = {}
+        args: dict[int, tuple[Any, ...]] = {}
+        prefixes: dict[int, str] | None = None if self._log_line_prefix_template is None else {}
+        for worker in worker_group.workers:
+            rank = worker.local_rank
+            envs[rank] = worker_environment(worker_group, worker, base_env, restart_count)
+            args[rank] = own_args(spec.args, rank)
+            if prefixes is not None and self._log_line_prefix_template is not None:
+                prefixes[rank] = line_prefix(self._log_line_prefix_template, spec.role, worker)
+        assert spec.entrypoint is not None
+        self._pcontext = start_processes(
+            name=spec.role,
+            entrypoint=spec.entrypoint,
+            args=args,
+            envs=envs,
+            logs_specs=self._logs_specs,
+            log_line_prefixes=prefixes,
+            start_method=self._start_method,
+            numa_options=spec.numa_options,
+            duplicate_stdout_filters=spec.duplicate_stdout_filters,
+            duplicate_stderr_filters=spec.duplicate_stderr_filters,
+            settings=self._settings_of(worker_group, restart_count),
+            on_made=self._begin_attempt,
+        )
+        return self._pcontext.pids()
+
+    def _settings_of(self, worker_group: WorkerGroup, attempt: int) -> RankSettings:
+        settings = self._settings
+        policy, now = settings.policy, time.monotonic()
+        if policy.timeout_s is not None:
+            if self._deadline is None:
+                self._deadline = now + policy.timeout_s
+            policy = dataclasses.replace(policy, timeout_s=max(0.0, self._deadline - now))
+        return dataclasses.replace(
+            settings,
+            policy=policy,
+            sink=self._sink,
+            attempt=attempt,
+            global_ranks={worker.local_rank: worker.global_rank for worker in worker_group.workers},
+        )
+
+    def _begin_attempt(self, context: PContext) -> None:
+        """A context is made and nothing of it runs yet."""
+        ranks = self._global_ranks()
+        attempt = Attempt(
+            self._worker_group.spec.max_restarts - self._remaining_restarts,
+            stdouts={ranks[local]: path for local, path in context.stdouts.items()},
+            stderrs={ranks[local]: path for local, path in context.stderrs.items()},
+            started=time.time(),
+        )
+        self.attempts.append(attempt)
+        with self._lock:
+            self._made = context
+            asked = self._asked
+            self._asked = [(op, fields) for op, fields in asked if _is_end(op, fields)]
+        for op, fields in asked:
+            context.ask(op, **fields)
         if self._on_paths is not None:
             self._on_paths(context.stdouts, context.stderrs)
-        if self._sink is None:
-            return None
-        files = []
-        both: tuple[tuple[Stream, dict[int, str]], ...] = (("stdout", context.stdouts), ("stderr", context.stderrs))
-        for worker in self._worker_group.workers:
-            for stream, paths in both:
-                path = paths[worker.local_rank]
-                if path and path != os.devnull:
-                    files.append(TailedFile(worker.global_rank, stream, path))
-        tail = Tail(files, self._sink, is_complete=self._is_output_complete, each_tick=self._each_tick)
-        tail.start()
-        return tail
+        if self._sink is not None:
+            self._tail = follow(context, ranks, self._sink, self._is_output_complete, self._each_tick)
+            self._tail.start()
+
+    def _global_ranks(self) -> dict[int, int]:
+        return {worker.local_rank: worker.global_rank for worker in self._worker_group.workers}
+
+    # --------------------------------------------------------------------------------------------------------- watching
+
+    def _await_change(self, within_s: float) -> None:
+        assert self._pcontext is not None
+        self._pcontext.wait(within_s)
+
+    @prof
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        role, context = worker_group.spec.role, self._pcontext
+        assert context is not None
+        known, running = {worker.id for worker in worker_group.workers}, set(context.pids().values())
+        if running and known != running:
+            logger.error("[%s] worker pids do not match process_context pids. %s != %s", role, known, running)
+            return RunResult(WorkerState.UNKNOWN)
+        result = context.wait(0)
+        if result is None:
+            return RunResult(WorkerState.HEALTHY)
+        return self._judge(result)
+
+    def _judge(self, result: RunProcsResult) -> RunResult:
+        ranks = self._global_ranks()
+        failures, values = result.failures, result.return_values
+        if result.is_failed() and self._made is not None and not self._settings.is_torchs:
+            failures, values = self._made.all_failures, self._made.values_so_far
+        for local_rank, failure in failures.items():
+            logger.info("rank %s failed: local rank %s, %r", ranks[local_rank], local_rank, failure)
+        return RunResult(
+            WorkerState.FAILED if result.is_failed() else WorkerState.SUCCEEDED,
+            {ranks[local]: value for local, value in values.items()},
+            {ranks[local]: failure for local, failure in failures.items()},
+        )
+
+    def _is_restart_refused(self, result: RunResult) -> bool:
+        if self._is_asked_to_end:
+            return True
+        if result.state == WorkerState.HEALTHY:
+            return False
+        if self._made is not None and self._made.ended_because in _ENDED_ON_REQUEST:
+            return True
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return True
+        self._why_not_restarted = why_not_restarted(result.failures) if self._remaining_restarts > 0 else ""
+        if self._why_not_restarted and self._sink is None:  # else whoever shows the run says it with the failure
+            logger.warning("[%s] %s", self._worker_group.spec.role, self._why_not_restarted)
+        return bool(self._why_not_restarted)
+
+    def _tell_restart(self, reason: str) -> None:
+        if self._sink is not None:
+            self._sink(RunRestarted(self._worker_group.spec.max_restarts - self._remaining_restarts, reason))
+
+    # ----------------------------------------------------------------------------------------------------------- ending
+
+    @prof
+    def _stop_workers(self, worker_group: WorkerGroup) -> None:
+        self._shutdown(timeout=self._shutdown_timeout)
+
+    def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
+        try:
+            if self._pcontext is not None:
+                self._pcontext.close(death_sig, timeout)
+        finally:
+            self._end_attempt()
+
+    def _end_attempt(self) -> None:
+        """The attempt's last line is read, and how it ended is written down. Idempotent."""
+        if self._tail is not None:
+            self._tail.stop()
+            self._tail = None
+        if self._made is None or not self.attempts or self.attempts[-1].ended is not None:
+            return
+        ranks = self._global_ranks()
+        failures: dict[int, ProcessFailure] = {}
+        for local_rank, failure in self._made.all_failures.items():
+            failure.stderr_path = self._made.stderrs.get(local_rank, "")
+            failures[ranks[local_rank]] = failure
+        self.attempts[-1] = dataclasses.replace(
+            self.attempts[-1], failures=failures, ended=time.time(), why_not_restarted=self._why_not_restarted
+        )
+
+
+def _is_end(op: str, fields: dict[str, Any]) -> bool:
+    """Whether this ends all ranks."""
+    return op == "stop" or (op == "kill" and fields.get("rank") is None)

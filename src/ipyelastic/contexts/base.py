@@ -74,8 +74,8 @@ class PContext(ABC):
         duplicate_stdout_filters: Texts; teed stdout lines that hold one of them are also written to one file for all
             ranks, prefixed.
         duplicate_stderr_filters: Likewise for stderr.
-        takes_signals: Have the signals named by TORCHELASTIC_SIGNALS_TO_HANDLE raise SignalException in the main
-            thread from `start` until the end.
+        signals: Names, joined by commas, of signals that raise SignalException in the main thread from `start` until
+            the end; None: those that TORCHELASTIC_SIGNALS_TO_HANDLE names.
 
     Raises:
         RuntimeError: A plug-in's paths do not cover all ranks.
@@ -92,7 +92,7 @@ class PContext(ABC):
         *,
         duplicate_stdout_filters: list[str] | None = None,
         duplicate_stderr_filters: list[str] | None = None,
-        takes_signals: bool = True,
+        signals: str | None = None,
     ) -> None:
         self.name, self.entrypoint, self.args, self.envs = name, entrypoint, dict(args), envs
         self.nprocs = len(self.args)
@@ -113,7 +113,7 @@ class PContext(ABC):
         if duplicate_stderr_filters and dest.filtered_stderr:
             self.filtered_stderr = open(dest.filtered_stderr, "w", errors="replace", buffering=1)
             self._add_tail(dest.tee_stderrs, self.filtered_stderr, duplicate_stderr_filters)
-        self._takes_signals = takes_signals
+        self._signal_names = signals
         self._signals: TakenSignals | None = None
         self._is_started = False
 
@@ -130,8 +130,8 @@ class PContext(ABC):
             raise ValueError("The process context already started. Make sure you close it before starting again")
         self._is_started = True
         try:
-            if self._takes_signals:
-                self._signals = taken_from_env()
+            if self._signal_names != "":
+                self._signals = taken_from_env(self._signal_names)
                 self._signals.take()
             self._start()
             for tail in self._tail_logs:
@@ -159,6 +159,37 @@ class PContext(ABC):
             if remaining_s is not None and remaining_s <= 0:
                 return None
             self._await_event(remaining_s)
+
+    # What an agent of ours asks besides torch's methods; a context of somebody else's has nothing to say.
+
+    def ask(self, op: str, **fields: Any) -> None:
+        """Have the workers `stop`, be `kill`ed or get a `signal`, from any thread; before the start it is kept."""
+        raise NotImplementedError(f"{type(self).__name__} cannot {op} its workers: use close()")
+
+    @property
+    def all_failures(self) -> dict[int, ProcessFailure]:
+        """Every worker that failed, those that were stopped because of another included; by local rank."""
+        return {}
+
+    @property
+    def values_so_far(self) -> dict[int, Any]:
+        """Values of the workers that have handed theirs over."""
+        return {}
+
+    @property
+    def ended_because(self) -> str:
+        """Why the workers were asked to end: empty, `peer failed`, `timed out`, `stopped`."""
+        return ""
+
+    @property
+    def lost_because(self) -> str:
+        """What kept the workers from running or being watched, as a sentence; empty otherwise."""
+        return ""
+
+    @property
+    def busy_with(self) -> str:
+        """What of the user's runs in this process now (`packing the call`); empty: nothing."""
+        return ""
 
     @abstractmethod
     def pids(self) -> dict[int, int]:

@@ -24,19 +24,23 @@ from typing import Any
 from ..devices.numa import NumaOptions
 from ..failures.read import exit_note, memory_state, read_failure, take_traceback
 from ..forkserver.client import servers
+from ..forkserver.group import Policy
 from ..output.logs import LogsSpecs
 from ..process.stop import kill_marked
 from ..terms import env
 from ..terms.errors import ServerError
+from ..terms.events import Event, WorkerEnded, WorkerStarted
 from ..terms.failure import ProcessFailure
 from . import program
 from .base import PContext, RunProcsResult, kill_signal
+from .settings import RankSettings
 
 __all__ = ["SubprocessContext"]
 
 logger = logging.getLogger("ipyelastic")
 
 _FAULTHANDLER = {env.PYTHONFAULTHANDLER: "1"}  # a Python program that crashes says where, on stderr
+_GRACE_S = 30.0  # torch's, for callers without settings
 _LAST_WAIT_S = 5.0  # for processes that SIGKILL did not end (uninterruptible sleep); then they are named and left
 
 
@@ -45,6 +49,8 @@ class SubprocessContext(PContext):
 
     Args:
         numa_options: Bind each to the CPUs near its GPU.
+        settings: Of these, `policy.grace_s`, `policy.stop_signal`, `signals`, `sink`, `global_ranks` and `attempt`
+            mean something to programs.
         (others): See PContext.
 
     Attributes:
@@ -62,6 +68,8 @@ class SubprocessContext(PContext):
         numa_options: NumaOptions | None = None,
         duplicate_stdout_filters: list[str] | None = None,
         duplicate_stderr_filters: list[str] | None = None,
+        *,
+        settings: RankSettings | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -72,7 +80,9 @@ class SubprocessContext(PContext):
             log_line_prefixes,
             duplicate_stdout_filters=duplicate_stdout_filters,
             duplicate_stderr_filters=duplicate_stderr_filters,
+            signals=None if settings is None else settings.signals,
         )
+        self._settings = settings or RankSettings(policy=Policy(grace_s=_GRACE_S), is_torchs=True)
         self._numa_options = numa_options
         self.subprocess_handlers: dict[int, program.SubprocessHandler] = {}
         self._running_local_ranks: set[int] = set(range(self.nprocs))
@@ -81,6 +91,11 @@ class SubprocessContext(PContext):
         self._run_mark = ""
         self._closing = threading.RLock()
         self._asked: set[int] = set()
+        self._wishes: list[tuple[str, dict[str, Any]]] = []
+        self._ask_lock = threading.Lock()
+        self._is_up = False
+        self._ended_because = ""
+        self._kill_at: float | None = None
         self._started_at = 0.0
         self._result: RunProcsResult | None = None
 
@@ -106,6 +121,11 @@ class SubprocessContext(PContext):
             self.subprocess_handlers[local_rank] = handler
             with contextlib.suppress(AttributeError, OSError, TypeError):
                 self._pidfds[local_rank] = os.pidfd_open(handler.proc.pid)
+            self._emit(WorkerStarted(self._global(local_rank), local_rank, handler.proc.pid, self._settings.attempt))
+        with self._ask_lock:
+            self._is_up = True
+            for op, fields in self._wishes:
+                self._answer(op, **fields)
 
     def _guard(self) -> None:
         client = servers()
@@ -127,6 +147,9 @@ class SubprocessContext(PContext):
         waiting = [self._pidfds[rank] for rank in self._running_local_ranks if rank in self._pidfds]
         if len(waiting) < len(self._running_local_ranks):  # no pidfd here: look again soon
             timeout_s = 0.05 if timeout_s is None else min(timeout_s, 0.05)
+        if self._kill_at is not None:
+            left_s = max(0.0, self._kill_at - time.monotonic())
+            timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
         poller = select.poll()
         for fd in waiting:
             poller.register(fd, select.POLLIN)
@@ -136,9 +159,10 @@ class SubprocessContext(PContext):
         if self._result is not None:
             return self._result
         self._capture_ended()
-        if self._running_local_ranks and not self._failures:
+        is_due = self._kill_at is not None and time.monotonic() >= self._kill_at
+        if self._running_local_ranks and not self._failures and not is_due:
             return None
-        self.close()
+        self.close(timeout=0 if is_due else self._settings.policy.grace_s)
         # Looked at again: those that we ended are failures with their signal, as torch has it.
         self._capture_ended()
         result = RunProcsResult(failures=dict(self._failures), stdouts=self.stdouts, stderrs=self.stderrs)
@@ -163,7 +187,9 @@ class SubprocessContext(PContext):
             if exitcode is None:
                 continue
             self._running_local_ranks.discard(local_rank)
-            if exitcode != 0:
+            if exitcode == 0:
+                self._tell_end(local_rank, exitcode, None)
+            else:
                 is_stopped = local_rank in self._asked
                 failure = self._failures[local_rank] = read_failure(
                     local_rank=local_rank,
@@ -177,8 +203,57 @@ class SubprocessContext(PContext):
                     memory=memory_state() if exitcode == -signal.SIGKILL and not is_stopped else None,
                 )
                 take_traceback(failure, self.stderrs[local_rank])
+                self._tell_end(local_rank, exitcode, failure)
+
+    def _tell_end(self, local_rank: int, exitcode: int, failure: ProcessFailure | None) -> None:
+        pid = self.subprocess_handlers[local_rank].proc.pid
+        ended = WorkerEnded(self._global(local_rank), local_rank, pid, exitcode, failure, self._settings.attempt)
+        self._emit(ended)
+
+    def _global(self, local_rank: int) -> int:
+        ranks = self._settings.global_ranks
+        return local_rank if ranks is None else ranks[local_rank]
+
+    def _emit(self, event: Event) -> None:
+        if self._settings.sink is not None:
+            self._settings.sink(event)
 
     # ----------------------------------------------------------------------------------------------------------- ending
+
+    def ask(self, op: str, **fields: Any) -> None:
+        """Have the programs `stop`, be `kill`ed or get a `signal`, from any thread; before the start it is kept.
+
+        Whoever waits kills what is left after the grace: at that moment, or when it looks next.
+        """
+        with self._ask_lock:
+            if self._is_up:
+                self._answer(op, **fields)
+            else:
+                self._wishes.append((op, fields))
+
+    def _answer(self, op: str, **fields: Any) -> None:
+        rank = fields.get("rank")
+        is_of_all = op == "stop" or (op == "kill" and rank is None)
+        policy = self._settings.policy
+        if is_of_all:
+            grace_s = 0.0 if op == "kill" else fields.get("grace_s", policy.grace_s)
+            kill_at = time.monotonic() + grace_s
+            self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
+            self._ended_because = self._ended_because or "stopped"
+        wanted = {"stop": policy.stop_signal, "kill": signal.SIGKILL}.get(op, fields.get("signal", 0))
+        for local_rank, handler in self.subprocess_handlers.items():
+            if rank in (None, local_rank) and handler.proc.returncode is None:
+                if is_of_all:
+                    self._asked.add(local_rank)
+                handler.send_signal(signal.Signals(wanted))
+
+    @property
+    def all_failures(self) -> dict[int, ProcessFailure]:
+        return dict(self._failures)
+
+    @property
+    def ended_because(self) -> str:
+        return self._ended_because
 
     def _close(self, death_sig: signal.Signals, timeout: float = 30) -> None:
         with self._closing:

@@ -119,10 +119,10 @@ class MultiprocessContext(PContext):
             log_line_prefixes,
             duplicate_stdout_filters=duplicate_stdout_filters,
             duplicate_stderr_filters=duplicate_stderr_filters,
-            takes_signals=settings is None,
+            signals=None if settings is None else settings.signals,
         )
         self.start_method = start_method
-        self.settings = settings or RankSettings()
+        self.settings = settings or RankSettings(is_torchs=True)
         self._numa_options = numa_options
         self._ranks: _Ranks | None = None
         self._pc: Any = None
@@ -230,7 +230,7 @@ class MultiprocessContext(PContext):
             num_threads=settings.num_threads,
             filenames=filenames,
             run_mark=run_mark,
-            is_exit_0_fine=self._takes_signals,  # torch's own rules for torch's own callers
+            is_exit_0_fine=settings.is_torchs,
         )
 
     # ---------------------------------------------------------------------------------------------------------- waiting

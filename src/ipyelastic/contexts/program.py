@@ -74,7 +74,11 @@ class SubprocessHandler:
 
     def close(self, death_sig: signal.Signals | None = None) -> None:
         """Signal its process group (default SIGTERM) and close the log files. Silent when it has ended."""
-        signum = death_sig or default_signal()
+        self.send_signal(death_sig or default_signal())
+        self.close_files()
+
+    def send_signal(self, signum: signal.Signals) -> None:
+        """Signal its process group. Silent when it has ended."""
         try:
             if self.proc.returncode is not None:
                 pass  # reaped: its number may be somebody else's by now
@@ -84,7 +88,6 @@ class SubprocessHandler:
                 os.killpg(self.proc.pid, signum)
         except (ProcessLookupError, PermissionError):
             pass  # nobody of the group is left (or it runs as somebody else by now)
-        self.close_files()
 
     def close_files(self) -> None:
         """Close our ends of the log files; the program has its own. Idempotent."""

@@ -31,6 +31,7 @@ def start_processes(
     duplicate_stderr_filters: list[str] | None = None,
     *,
     settings: RankSettings | None = None,
+    on_made: Callable[[PContext], None] | None = None,
 ) -> PContext:
     """Start one worker per local rank.
 
@@ -43,6 +44,7 @@ def start_processes(
         log_line_prefixes: See PContext; likewise the filters.
         start_method: For functions: `"spawn"` (torch's default), `"forkserver"` or `"fork"`.
         settings: Ours: policy, seed, events.
+        on_made: Called with the context before any worker is started. What it raises closes the context.
 
     Returns:
         The started context.
@@ -68,8 +70,14 @@ def start_processes(
     }
     context: PContext
     if isinstance(entrypoint, str):
-        context = SubprocessContext(entrypoint=entrypoint, **shared)
+        context = SubprocessContext(entrypoint=entrypoint, settings=settings, **shared)
     else:
         context = MultiprocessContext(entrypoint=entrypoint, start_method=start_method, settings=settings, **shared)
+    try:
+        if on_made is not None:
+            on_made(context)
+    except BaseException:
+        context.close()
+        raise
     context.start()
     return context

@@ -19,13 +19,13 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from ..agent.ranks import worker_environment
-from ..agent.spec import Worker, WorkerGroup, WorkerSpec
+from ..agent.ranks import identical_workers, worker_environment
+from ..agent.spec import WorkerGroup, WorkerSpec
 from ..contexts.circumstances import rank_argv
 from ..launcher.options import RunOptions
 from ..payload.at_import import when_imported
 from ..payload.seeds import seed_all
-from ..rendezvous.held_port import HeldPort
+from ..rendezvous.standalone import StandaloneRendezvous
 from ..terms import env
 from ..terms.errors import OptionError
 from .folder import working_folder
@@ -86,14 +86,14 @@ class AsRank(contextlib.AbstractContextManager["AsRank"]):
     def __enter__(self) -> AsRank:
         with contextlib.ExitStack() as undo:
             undo.callback(take_process())
-            port = HeldPort()
-            undo.callback(port.close)
+            meeting = StandaloneRendezvous(self._run_id)
+            undo.callback(meeting.shutdown)
             _keep_environment(undo)
             undo.callback(_put_back_path, sys.path, list(sys.path))
             undo.callback(setattr, sys, "argv", sys.argv)
             sys.argv = rank_argv()
             undo.callback(_put_back_folder, working_folder())
-            os.environ.update({**self._options.env, **_environment(self._run_id, port.port)})
+            os.environ.update({**self._options.env, **_environment(meeting)})
             _tell_time_zone()
             if self._options.seed is not None:
                 _keep_random_states(undo)
@@ -125,10 +125,12 @@ def _interrupts_wait() -> Iterator[None]:
             former(*came[-1])
 
 
-def _environment(run_id: str, port: int) -> dict[str, str]:
-    spec = WorkerSpec("default_role", 1, entrypoint="here", run_id=run_id)
-    worker = Worker(0, global_rank=0, role_rank=0, world_size=1, role_world_size=1)
-    group = WorkerGroup(spec, [worker], master_addr=spec.master_addr, master_port=port)
+def _environment(meeting: StandaloneRendezvous) -> dict[str, str]:
+    met = meeting.next_rendezvous()
+    group = WorkerGroup(WorkerSpec("default_role", 1, meeting, entrypoint="here", max_restarts=0))
+    group.group_rank, group.group_world_size = met.rank, met.world_size
+    group.master_addr, group.master_port = met.bootstrap_store_info.master_addr, met.bootstrap_store_info.master_port
+    (worker,) = identical_workers(met.rank, met.world_size, 1)
     return {**worker_environment(group, worker), env.ERROR_FILE: ""}  # empty: nobody above would read it
 
 

@@ -7,6 +7,8 @@ Runs in: owner. A notebook shows the same words by itself (notebook/traceback.py
 
 from __future__ import annotations
 
+import dataclasses
+
 from ..terms.errors import ChildFailedError, RankTraceback, RunTimedOut
 from ..view.report import report
 from ..view.stacks import trimmed_stacks
@@ -30,7 +32,8 @@ def rank_words(error: BaseException, world_size: int) -> str:
     if not isinstance(error, ChildFailedError):
         return ""
     rank, failure = error.get_first_failure()
-    words = report(error.failures, world_size=world_size, has_magics=place() is not None)
+    tries = dataclasses.asdict(error.tries)
+    words = report(error.failures, world_size=world_size, has_magics=place() is not None, **tries)
     if failure.exception is not None:
         return f"{words}\n\n{failure.exception.text.rstrip()}"
     if failure.stacks:

@@ -7,8 +7,11 @@ Runs in: owner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
+
+from ..agent.attempts import Attempt
+from .here import HereEngine
+from .local import LocalEngine
 
 __all__ = ["EndedEngine"]
 
@@ -19,14 +22,15 @@ class _Logs:
 
 
 class EndedEngine:
-    """Paths and values, without the function and its arguments."""
+    """Paths, values and attempts, without the function and its arguments."""
 
     busy_with = ""
 
-    def __init__(
-        self, run_log_dir: str, paths: tuple[dict[int, str], dict[int, str]], values: Mapping[int, Any]
-    ) -> None:
-        self.logs, self.paths, self.values_so_far = _Logs(run_log_dir), paths, dict(values)
+    def __init__(self, engine: LocalEngine | HereEngine | EndedEngine) -> None:
+        self.logs: _Logs = _Logs(engine.logs.run_log_dir)
+        self.paths: tuple[dict[int, str], dict[int, str]] = engine.paths
+        self.values_so_far: dict[int, Any] = dict(engine.values_so_far)
+        self.attempts: list[Attempt] = list(engine.attempts)
 
     def ask(self, op: str, **fields: Any) -> None:
         """There is nothing to stop."""

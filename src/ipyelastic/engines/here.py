@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from ..agent.attempts import Attempt
 from ..agent.spec import RunResult, WorkerState
 from ..failures.read import exit_note, read_failure
 from ..failures.record import error_data, exception_record
@@ -92,6 +93,7 @@ class HereEngine:
         self.logs = _Folder()
         self.paths: tuple[dict[int, str], dict[int, str]] = ({}, {})
         self.values_so_far: dict[int, Any] = {}
+        self.attempts: list[Attempt] = []
         self.traceback: TracebackType | None = None
         """Of the function's exception, from the function itself on: `%debug` after `run.result()` lands there."""
         self.abandon = take_process()
@@ -120,6 +122,7 @@ class HereEngine:
             self._sink(RunNote(trouble))
         self._on_paths(*self.paths)
         began, failure = time.monotonic(), None
+        self.attempts = [Attempt(0, started=time.time())]
         self._sink(WorkerStarted(0, 0, os.getpid()))
         try:
             with AsRank(self._plan.options, self._plan.run_id):
@@ -131,6 +134,8 @@ class HereEngine:
                 raise
         finally:
             code = failure.exitcode if failure is not None else 0
+            failures = {} if failure is None else {0: failure}
+            self.attempts = [dataclasses.replace(self.attempts[0], failures=failures, ended=time.time())]
             self._sink(WorkerEnded(0, 0, os.getpid(), code, failure))
         if failure is not None:
             return RunResult(WorkerState.FAILED, {}, {0: failure})

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from ..agent.attempts import Attempt
 from ..agent.local import LocalElasticAgent
 from ..agent.spec import RunResult, WorkerSpec
 from ..contexts.settings import RankSettings
@@ -28,6 +29,7 @@ from ..launcher.gpu_choice import GpuChoice, lock_folder
 from ..launcher.options import RunOptions
 from ..output import retention
 from ..output.logs import DefaultLogsSpecs
+from ..rendezvous.standalone import StandaloneRendezvous
 from ..terms import env
 from ..terms.errors import OptionError
 from ..terms.events import RunNote, Sink
@@ -54,6 +56,7 @@ class LocalPlan:
     is_output_complete: bool
     master_addr: str = "127.0.0.1"
     master_port: int = 0
+    role: str = "default_role"
 
 
 class LocalEngine:
@@ -76,16 +79,16 @@ class LocalEngine:
             sink(RunNote(note))
         base_env, num_threads = rank_environment(os.environ, plan.options.env, plan.nproc)
         used = self._choose_gpus(base_env)
+        self._rendezvous = StandaloneRendezvous(plan.run_id, master_addr=plan.master_addr, master_port=plan.master_port)
         spec = WorkerSpec(
-            role="default_role",
+            role=plan.role,
             local_world_size=plan.nproc,
+            rdzv_handler=self._rendezvous,
             entrypoint=plan.entrypoint,
             args=plan.args,
-            run_id=plan.run_id,
+            max_restarts=plan.options.max_restarts,
             numa_options=_numa_options(plan, base_env),
             virtual_local_rank=plan.options.virtual_local_rank,
-            master_addr=plan.master_addr,
-            master_port=plan.master_port,
         )
         settings = RankSettings(
             base_env=base_env,
@@ -157,6 +160,7 @@ class LocalEngine:
             has_succeeded = not result.is_failed()
             return result
         finally:
+            self._rendezvous.shutdown()
             self._give_gpus_back()
             if _is_full(self.logs.root_log_dir):
                 words = f"the disk of {self.logs.root_log_dir} is full: output may be missing there and here"
@@ -171,6 +175,11 @@ class LocalEngine:
     def ask(self, op: str, **fields: Any) -> None:
         """`stop`, `kill` or `signal`, from any thread."""
         self.agent.ask(op, **fields)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """See LocalElasticAgent.attempts."""
+        return list(self.agent.attempts)
 
     @property
     def ended_because(self) -> str:

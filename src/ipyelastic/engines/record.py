@@ -21,9 +21,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..agent.attempts import Attempt
 from ..launcher.options import RunOptions
 from ..terms.errors import ChildFailedError, RunTimedOut
 from ..terms.events import Event, RunNote, WorkerEnded, WorkerStarted
@@ -43,7 +44,15 @@ _WORTH_NAMING = ("ipyelastic", "ipykernel", "IPython", "cloudpickle", "numpy", "
 class RunRecord:
     """Keeps one run's `run.json` up to date. A sink; what cannot be written is said once by `take_trouble`."""
 
-    def __init__(self, run_id: str, name: str, nproc: int, options: RunOptions, board: Board) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        name: str,
+        nproc: int,
+        options: RunOptions,
+        board: Board,
+        attempts: Callable[[], Sequence[Attempt]],
+    ) -> None:
         self._head = {
             "format": _FORMAT,
             "run_id": run_id,
@@ -56,7 +65,7 @@ class RunRecord:
             "options": _options(options),
             "versions": _versions(),
         }
-        self._nproc, self._board = nproc, board
+        self._nproc, self._board, self._attempts = nproc, board, attempts
         self._started_ns, self._began = time.time_ns(), time.monotonic()
         self._lock = threading.Lock()
         self._times: dict[int, dict[str, int]] = {}
@@ -133,7 +142,7 @@ class RunRecord:
             "started": _iso(self._started_ns),
             "ended": _iso(self._started_ns + int(duration_s * 1e9)) if is_over else None,
             "duration_s": round(duration_s, 3) if is_over else None,
-            "attempts": board.attempt + 1,
+            "attempts": [_attempt(one) for one in self._attempts()],
             "ranks": [
                 {
                     "rank": rank.rank,
@@ -160,10 +169,11 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _text_of(data: Mapping[str, Any]) -> str:
-    """JSON with a line for each entry and each rank: `json` itself is ten times slower where it indents."""
+    """JSON with a line for each entry, rank and attempt: `json` itself is ten times slower where it indents."""
     lines = []
     for name, value in data.items():
-        told = "[\n  " + ",\n  ".join(map(_encode, value)) + "\n ]" if name == "ranks" else _encode(value)
+        is_list = name in ("ranks", "attempts") and value
+        told = "[\n  " + ",\n  ".join(map(_encode, value)) + "\n ]" if is_list else _encode(value)
         lines.append(f" {_encode(name)}: {told}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -178,6 +188,21 @@ def _options(options: RunOptions) -> dict[str, Any]:
     fields["shown"] = None if options.shown is None else sorted(options.shown)
     fields["stop_signal"] = _signal_name(options.stop_signal)
     return {name: value if _is_plain(value) else repr(value) for name, value in fields.items()}
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    """One start of all ranks; where its log files are follows from its folder."""
+    folders = {os.path.dirname(os.path.dirname(path)) for path in attempt.stdouts.values() if path}
+    return {
+        "attempt": attempt.attempt,
+        "folder": folders.pop() if len(folders) == 1 else "",
+        "started": _iso(int(attempt.started * 1e9)),
+        "ended": None if attempt.ended is None else _iso(int(attempt.ended * 1e9)),
+        "failed_ranks": {
+            str(rank): _of_rank(failure, is_short=True) for rank, failure in sorted(attempt.failures.items())
+        },
+        "why_not_restarted": attempt.why_not_restarted,
+    }
 
 
 def _is_plain(value: object) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import functools
 import logging
 import secrets
@@ -20,6 +21,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
+from ..agent.attempts import Attempt
 from ..launcher.gpu_choice import GpuChoice
 from ..launcher.options import RunOptions
 from ..terms.errors import ChildFailedError, RunCancelled, RunStopped, RunTimedOut, ServerError
@@ -77,16 +79,18 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         is_output_complete: bool = False,
         name: str = "",
         rendezvous: Rendezvous = ("127.0.0.1", 0),
+        run_id: str = "",
+        role: str = "default_role",
     ) -> None:
         super().__init__()
         is_here = options.engine == "here"
         gpus = GpuChoice(1) if is_here else options.choose_gpus()
         self.nproc = gpus.nproc
         self.options = options
-        self.run_id = secrets.token_hex(4)
+        self.run_id = run_id or secrets.token_hex(4)
         self.name = name or getattr(entrypoint, "__name__", type(entrypoint).__name__)
-        self.board = Board(self.nproc)
-        self._record = RunRecord(self.run_id, self.name, self.nproc, options, self.board)
+        self.board = Board(self.nproc, options.max_restarts)
+        self._record = RunRecord(self.run_id, self.name, self.nproc, options, self.board, lambda: self.attempts)
         self._display = display
         self._sinks: list[Sink] = [self.board, *sinks, *([] if display is None else [display]), self._record]
         self._again: tuple[Callable[..., T], tuple[Any, ...], RunOptions, Rendezvous] | None
@@ -113,6 +117,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
             is_output_complete=is_output_complete or (display is not None and display.is_complete),
             master_addr=rendezvous[0],
             master_port=rendezvous[1],
+            role=role,
         )
         engine: LocalEngine | HereEngine
         if is_here:
@@ -186,7 +191,9 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
             self._emit(trouble)
 
     def _tell_end(self) -> None:
-        self._emit(RunEnded(self._status, time.monotonic() - self._began))
+        attempts = self.attempts
+        why = attempts[-1].why_not_restarted if attempts else ""
+        self._emit(RunEnded(self._status, time.monotonic() - self._began, why_not_restarted=why))
 
     def _end_display(self) -> None:
         if self._display is not None:
@@ -218,7 +225,10 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         if engine.lost_because:
             return ServerError(f"{engine.lost_because}\nall ranks of the run ended with it")
         if any(not failure.is_stopped for failure in failures.values()):
-            return ChildFailedError(self.name, failures).with_traceback(engine.traceback)
+            error = ChildFailedError(self.name, failures).with_traceback(engine.traceback)
+            why = engine.attempts[-1].why_not_restarted if engine.attempts else ""
+            error.tries = dataclasses.replace(self.board.snapshot().tries, why_not_restarted=why)
+            return error
         if engine.ended_because == "timed out":
             limit_s = self.options.timeout_s or 0.0
             stacks = {rank: failure.stacks for rank, failure in failures.items()}
@@ -338,9 +348,13 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         """Whether it has ended because of `cancel()`. A run that ended by itself first was not cancelled."""
         return self.done() and isinstance(self._error, RunCancelled)
 
-    def stop(self, grace_s: float | None = None) -> None:
-        """Ask every rank to end, kill what is left after the grace. Returns at once; `wait()` waits."""
-        self._engine.ask("stop", **({} if grace_s is None else {"grace_s": grace_s}))
+    def stop(self, grace_s: float | None = None, *, signum: int | None = None) -> None:
+        """Ask every rank to end, kill what is left after the grace. Returns at once; `wait()` waits.
+
+        `signum`: how they are asked this once, instead of with the option `stop_signal`.
+        """
+        fields = {"grace_s": grace_s, "signal": None if signum is None else int(signum)}
+        self._engine.ask("stop", **{name: value for name, value in fields.items() if value is not None})
 
     def stop_because(self, why: str, grace_s: float | None = None) -> None:
         """As `stop()`; a run that ends by it says why: `the run was stopped: why`."""
@@ -374,7 +388,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         """
         assert self.done(), "a run that goes on needs its call"
         self._again = self._error_traceback = None
-        self._engine = EndedEngine(self.log_dir, self._engine.paths, self._engine.values_so_far)
+        self._engine = EndedEngine(self._engine)
 
     def __reduce__(self) -> NoReturn:
         """Refuse, by our own name: payload/remedies.py says what to do instead."""
@@ -388,9 +402,10 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         return self._status
 
     @property
-    def attempts(self) -> int:
-        """How often its ranks have been started so far."""
-        return self.board.snapshot().attempt + 1
+    def attempts(self) -> list[Attempt]:
+        """Each start of all its ranks so far: `.attempt` (from 0), `.failures`, `.stdouts` and `.stderrs` by rank,
+        `.started` and `.ended` (seconds since 1970). Empty before the first; the last is the current or final one."""
+        return list(self._engine.attempts)
 
     @property
     def ranks(self) -> list[RankView]:
@@ -408,7 +423,8 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         """The run's folder; empty before its start.
 
         `run.json` in it says what the run was and how it ended; `attempt_0/<rank>/` holds that rank's `stdout.log`
-        and `stderr.log`. Without `--log-dir` it goes when this process ends well; that of a failed run stays a week.
+        and `stderr.log`, `attempt_1/` those of a first restart. Without `--log-dir` it goes when this process ends well;
+        that of a failed run stays a week.
         """
         return self._engine.logs.run_log_dir
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 
 from ..terms.failure import NOT_AVAILABLE, ExceptionRecord, MemoryState, ProcessFailure
 
@@ -15,6 +16,7 @@ __all__ = ["read_failure", "take_traceback", "exit_note", "memory_state"]
 
 _MAX_STACKS = 200_000  # bytes of faulthandler's text that are kept
 _TRACEBACK = "Traceback (most recent call last):"
+_UNCOMPILED = re.compile(r'^  File ".*", line \d+\n(?:    .*\n)*(?:SyntaxError|IndentationError|TabError): ', re.M)
 _FATAL = "Fatal Python error: "
 
 
@@ -78,6 +80,8 @@ def take_traceback(failure: ProcessFailure, stderr: str) -> None:
         return
     at = text.rfind(_TRACEBACK)
     if at < 0:
+        at = _start_of_syntax_error(text)
+    if at < 0:
         return
     lines = text[at:].splitlines()
     # A traceback's frames are indented; the first line that is not, after them, is the exception's own.
@@ -87,6 +91,12 @@ def take_traceback(failure: ProcessFailure, stderr: str) -> None:
     failure.message = {"message": lines[end], "extraInfo": extra}
     failure.error_file_data = {"message": failure.message}
     failure.note = ""
+
+
+def _start_of_syntax_error(text: str) -> int:
+    """Where Python begins to tell of a program that it could not compile, for which there is no traceback; or -1."""
+    found = list(_UNCOMPILED.finditer(text))
+    return found[-1].start() if found else -1
 
 
 def exit_note(exitcode: int, is_program: bool = False) -> str:

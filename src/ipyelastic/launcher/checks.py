@@ -23,6 +23,7 @@ __all__ = [
     "checked_log_dir",
     "checked_nproc",
     "checked_ranks",
+    "checked_restarts",
     "checked_seconds",
     "checked_seed",
     "checked_switch",
@@ -126,6 +127,16 @@ def checked_seed(seed: Any) -> int | None:
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise OptionError(f"seed={seed!r}: expected a whole number, 0 or more")
     return seed
+
+
+def checked_restarts(restarts: Any) -> int:
+    """How often ranks may be started again, as an int."""
+    number = restarts
+    if isinstance(restarts, str) and restarts.strip().isdecimal():
+        number = int(restarts)
+    if isinstance(number, bool) or not hasattr(number, "__index__") or number.__index__() < 0:
+        raise OptionError(f"max_restarts={restarts!r}: expected a whole number, 0 or more")
+    return int(number.__index__())
 
 
 def checked_switch(name: str, value: Any) -> bool:

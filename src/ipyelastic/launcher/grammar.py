@@ -1,7 +1,7 @@
 """The words of `%%elastic_run`: every option once, with its spellings, its help and the values worth offering.
 
     the magic's line -> split_line -> (option words, code) -> new_parser -> options.parse_line
-    OPTIONS -> the parser, its help, notebook/completion.py, notebook/config.py
+    OPTIONS -> the parser, its help, notebook/completion.py, notebook/config.py;   launcher/torchrun.py
 
 Runs in: owner. What values mean and whether they can be taken is for checks.py and options.py.
 """
@@ -24,22 +24,27 @@ from ..terms.errors import OptionError, nearest
 
 __all__ = [
     "ENGINES",
-    "NOT_YET",
     "NUMA_MODES",
+    "OF_ONE_LINE",
     "OPTIONS",
     "UIS",
+    "HelpFormat",
     "HelpWanted",
     "Option",
+    "OptionParser",
     "SplitLine",
+    "add_options",
     "new_parser",
     "option_of",
     "split_line",
+    "with_dashes",
 ]
 
 UIS = ("auto", "panel", "text", "none")
 ENGINES = ("local", "here")
 NUMA_MODES = tuple(mode.value for mode in AffinityMode)
-NOT_YET = {"--max-restarts": "restarts"}
+OF_ONE_LINE = ("out", "is_background")
+"""Fields that belong to a magic's line: no default can be saved for them, and the command line has no use for them."""
 
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -73,6 +78,12 @@ class Option:
     read: Callable[[str], Any] = str
 
     @property
+    def main_spellings(self) -> list[str]:
+        """Those to be shown and offered: the short ones and the first long one. Others are torchrun's, Accelerate's."""
+        short = [spelling for spelling in self.spellings if not spelling.startswith("--")]
+        return [*short, f"--{self.name}"]
+
+    @property
     def name(self) -> str:
         """Its name in `%elastic_config`, `launch()`'s with dashes: `start-method`."""
         return next(spelling for spelling in self.spellings if spelling.startswith("--")).removeprefix("--")
@@ -84,7 +95,7 @@ class Option:
     @property
     def is_saved(self) -> bool:
         """Whether a default can be saved for it."""
-        return self.field not in ("out", "is_background")
+        return self.field not in OF_ONE_LINE
 
 
 def _pair(entry: str) -> dict[str, str]:
@@ -135,7 +146,8 @@ OPTIONS = (
     Option("out", ("-o", "--out"), _MOST, "store the values, a list by rank, under this name; with --bg the Run",
            "NAME", "losses"),
     Option("is_background", ("--bg",), _OUTPUT, "return the Run at once; it shows its output here"),
-    Option("shown", ("--ranks",), _OUTPUT, "whose output is shown, for example 0,2-3; all run", "R", "0,2-3"),
+    Option("shown", ("--ranks", "--local-ranks-filter"), _OUTPUT, "whose output is shown, for example 0,2-3; all run",
+           "R", "0,2-3"),
     Option("ui", ("--ui",), _OUTPUT, "where output is shown: auto (default), panel, text or none", "UI", "text",
            lambda: UIS),
     Option("log_dir", ("--log-dir",), _OUTPUT, "keep the log files below this folder", "D", "logs"),
@@ -147,14 +159,17 @@ OPTIONS = (
            lambda: START_METHODS),
     Option("engine", ("--engine",), _RANKS,
            "local (default), or here: one rank in this very process, for debugging", "E", "here", lambda: ENGINES),
-    Option("numa", ("--numa",), _GPUS, "keep each rank on CPUs near its GPU: node, socket, exclusive or core-complex",
-           "MODE", "node", lambda: NUMA_MODES),
+    Option("numa", ("--numa", "--numa-binding"), _GPUS,
+           "keep each rank on CPUs near its GPU: node, socket, exclusive or core-complex", "MODE", "node",
+           lambda: NUMA_MODES),
     Option("virtual_local_rank", ("--virtual-local-rank",), _GPUS,
            "every rank sees its own GPU only, as number 0, and has LOCAL_RANK 0", example="true", read=_switch,
            words=lambda: ("true", "false")),
+    Option("max_restarts", ("--max-restarts",), _END,
+           "start all ranks again after a failure, K times at most (default 0)", "K", "3"),
     Option("timeout_s", ("--timeout",), _END, "end the run after S seconds, showing every rank's stacks", "S", "60"),
-    Option("grace_s", ("--grace",), _END, "seconds between asking a rank to end and killing it (default 5)", "S",
-           "30"),
+    Option("grace_s", ("--grace", "--shutdown-timeout"), _END,
+           "seconds between asking a rank to end and killing it (default 5)", "S", "30"),
     Option("stop_signal", ("--stop-signal",), _END, "how ranks are asked to end (default SIGTERM)", "SIG", "SIGINT",
            _signal_names),
 )  # fmt: skip
@@ -169,24 +184,24 @@ def option_of(name: str) -> Option | None:
 # ----------------------------------------------------------------------------------------------------------- the parser
 
 
-class _Parser(argparse.ArgumentParser):
+class OptionParser(argparse.ArgumentParser):
+    """Refuses with OptionError, in one line, and never ends the process; `options` are what it was given to add."""
+
+    options: tuple[Option, ...] = ()
+
     def error(self, message: str) -> NoReturn:
+        """See the class."""
         found = re.fullmatch(r"argument ([^:]+): (expected one argument|ignored explicit argument (.*))", message)
         if found is None:
             raise OptionError(message)
         # argparse names all spellings at once.
         spelling = found[1].split("/")[0]
-        option = next((option for option in OPTIONS if spelling in option.spellings), None)
+        option = next((option for option in self.options if spelling in option.spellings), None)
         if option is not None and option.metavar is not None:
             raise OptionError(option.missing(spelling))
         if spelling == "--nnodes":
             raise OptionError("--nnodes: expected a value, for example --nnodes 1")
         raise OptionError(f"{spelling}: takes no value, not {found[3]}")
-
-
-class _NotYet(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        raise OptionError(f"{option_string}: not yet ({NOT_YET[self.option_strings[0]]})")
 
 
 class _OneMachine(argparse.Action):
@@ -202,7 +217,7 @@ class _Help(argparse.Action):
         raise HelpWanted(parser.format_help())
 
 
-class _Format(argparse.HelpFormatter):
+class HelpFormat(argparse.HelpFormatter):
     """Wide enough for a spelling and its words on one line."""
 
     def __init__(self, prog: str) -> None:
@@ -210,35 +225,42 @@ class _Format(argparse.HelpFormatter):
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         # `-n N, --nproc N, --nproc-per-node N` says the same letter three times.
-        spellings = ", ".join(action.option_strings[:2])
+        long = [spelling for spelling in action.option_strings if spelling.startswith("--")]
+        spellings = ", ".join(
+            [*(short for short in action.option_strings if short not in long), *long[: 2 if action.nargs == 0 else 1]]
+        )
         return f"{spellings} {action.metavar}" if action.nargs != 0 and action.metavar else spellings
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(text, width, break_on_hyphens=False)  # `core-complex` is one word
 
 
-def new_parser(prog: str) -> argparse.ArgumentParser:
-    """The parser; `parse_line` and a command line both use it."""
+def new_parser(prog: str) -> OptionParser:
+    """The parser of the magics' lines; launcher/torchrun.py has the command line's, with the same options."""
     code = "" if prog.startswith("%%") else " EXPRESSION"
-    parser = _Parser(
+    parser = OptionParser(
         prog=prog,
         usage=f"%(prog)s [-h] [-n N] [--gpus G] [-o NAME] [OPTION ...]{code}",
         add_help=False,
         allow_abbrev=False,
         epilog="torchrun's spellings are taken too: --nproc_per_node and so on, --standalone, --nnodes 1",
-        formatter_class=_Format,
+        formatter_class=HelpFormat,
     )
-    groups: dict[str, Any] = {}
-    for option in OPTIONS:
-        if option.group not in groups:
-            groups[option.group] = parser.add_argument_group(option.group)
-        _add(groups[option.group], option)
-    groups[_MOST].add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
-    for name, what in NOT_YET.items():
-        parser.add_argument(name, action=_NotYet, nargs="?", help=argparse.SUPPRESS, metavar=what.upper())
+    add_options(parser, OPTIONS)
     parser.add_argument("--nnodes", action=_OneMachine, help=argparse.SUPPRESS, metavar="1")
     parser.add_argument("--standalone", action=_OneMachine, nargs=0, help=argparse.SUPPRESS)
     return parser
+
+
+def add_options(parser: OptionParser, options: Sequence[Option]) -> None:
+    """Add options in their groups, and `-h` to the first group."""
+    groups: dict[str, Any] = {}
+    for option in options:
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        _add(groups[option.group], option)
+    next(iter(groups.values())).add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
+    parser.options += tuple(options)
 
 
 def _add(group: Any, option: Option) -> None:
@@ -270,11 +292,7 @@ class SplitLine:
 
 def split_line(line: str, parser: argparse.ArgumentParser) -> SplitLine:
     """Part a line into leading options and the raw rest. Raises OptionError for a quotation that does not end."""
-    takes_value = {
-        option: action.nargs != 0 and not isinstance(action, _NotYet)
-        for action in parser._actions
-        for option in action.option_strings
-    }
+    takes_value = {option: action.nargs != 0 for action in parser._actions for option in action.option_strings}
     stream = io.StringIO(line)
     lexer = shlex.shlex(stream, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
@@ -294,12 +312,12 @@ def split_line(line: str, parser: argparse.ArgumentParser) -> SplitLine:
         if not pending and not is_option:
             return SplitLine(words, line[before:].strip())
         if is_option and not pending:
-            word = _with_dashes(word)
+            word = with_dashes(word)
         words.append(word)
         pending = word if not pending and "=" not in word and takes_value.get(word, False) else ""
 
 
-def _with_dashes(word: str) -> str:
+def with_dashes(word: str) -> str:
     """torchrun takes `--nproc_per_node=2` for `--nproc-per-node=2`."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else word

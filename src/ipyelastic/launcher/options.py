@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import keyword
 import signal
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,7 @@ from .checks import (
     checked_log_dir,
     checked_nproc,
     checked_ranks,
+    checked_restarts,
     checked_seconds,
     checked_seed,
     checked_switch,
@@ -36,9 +38,29 @@ from .checks import (
 )
 from .defaults import merged
 from .gpu_choice import GpuChoice, choose_gpus
-from .grammar import ENGINES, NUMA_MODES, OPTIONS, UIS, HelpWanted, new_parser, split_line
+from .grammar import (
+    ENGINES,
+    NUMA_MODES,
+    OF_ONE_LINE,
+    OPTIONS,
+    UIS,
+    HelpWanted,
+    Option,
+    OptionParser,
+    new_parser,
+    split_line,
+)
 
-__all__ = ["RunOptions", "parse_line", "new_parser", "HelpWanted", "ParsedLine", "field_of_keyword"]
+__all__ = [
+    "RunOptions",
+    "parse_line",
+    "new_parser",
+    "HelpWanted",
+    "ParsedLine",
+    "field_of_keyword",
+    "read_values",
+    "refuse_unknown",
+]
 
 _RENAMED = {"timeout": "timeout_s", "grace": "grace_s", "ranks": "shown"}
 
@@ -64,6 +86,7 @@ class RunOptions:
             `"free"`: those on which nobody computes; None: all, or those that no other run of ours has.
         numa: Which CPUs near its GPU a rank is kept on: `"node"`, `"socket"`, `"exclusive"`, `"core-complex"`.
         virtual_local_rank: Every rank has LOCAL_RANK=0 and sees its own GPU only, as torchrun's option of that name.
+        max_restarts: How often all ranks are started again after one has failed, before the run counts as failed.
     """
 
     nproc: Nproc = None
@@ -80,6 +103,7 @@ class RunOptions:
     gpus: Gpus = None
     numa: str | None = None
     virtual_local_rank: bool = False
+    max_restarts: int = 0
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -103,6 +127,7 @@ class RunOptions:
         if self.numa is not None:
             check_word("numa", self.numa, NUMA_MODES, {})
         put("virtual_local_rank", checked_switch("virtual_local_rank", self.virtual_local_rank))
+        put("max_restarts", checked_restarts(self.max_restarts))
         if self.gpus is not None and env.CUDA_VISIBLE_DEVICES in self.env:
             raise OptionError(
                 f"gpus and env {env.CUDA_VISIBLE_DEVICES} both say which GPUs ranks see: give one of them"
@@ -192,27 +217,38 @@ def parse_line(
             word if "--env" in (word.partition("=")[0], previous) else expand(word)
             for previous, word in zip(["", *words], words, strict=False)
         ]
+    refuse_unknown(words, parser)
+    found = parser.parse_args(words)
+    given = {name: value for name, value in read_values(found, OPTIONS).items() if name not in OF_ONE_LINE}
+    if found.out is not None and (not found.out.isidentifier() or keyword.iskeyword(found.out)):
+        raise OptionError(f"-o {found.out!r}: expected a variable's name")
+    options = _fitted(RunOptions(**merged(given, defaults)), given)
+    return ParsedLine(options, found.out, parted.code, bool(found.is_background))
+
+
+def refuse_unknown(words: Sequence[str], parser: OptionParser) -> None:
+    """Raises OptionError for an option that the parser does not have, naming the nearest."""
     known = [option for action in parser._actions for option in action.option_strings]
     for word in words:
         name = word.partition("=")[0]
         if word.startswith("-") and name not in known and not _is_number(word) and not _is_short(word, known):
             raise OptionError(f"{name if name.isprintable() else repr(name)}: no such option{nearest(name, known)}")
-    found = parser.parse_args(words)
+
+
+def read_values(found: Namespace, options: Sequence[Option]) -> dict[str, Any]:
+    """`{field: value}` of those options that were given, read from their texts."""
     given: dict[str, Any] = {}
-    for option in OPTIONS:
+    for option in options:
         value = getattr(found, option.field)
-        if value == [] or (option.field == "env" and [] in (value or [])):  # argparse takes `--out=--` for no value
+        if value == [] or (option.field == "env" and [] in (value or [])):  # argparse takes `--ui=--` for no value
             raise OptionError(option.missing(option.spellings[0]))
-        if value is None or not option.is_saved:
+        if value is None:
             continue
         if option.field == "env":
             given["env"] = {name: text for entry in value for name, text in option.read(entry).items()}
         else:
             given[option.field] = option.read(value) if isinstance(value, str) else value
-    if found.out is not None and (not found.out.isidentifier() or keyword.iskeyword(found.out)):
-        raise OptionError(f"-o {found.out!r}: expected a variable's name")
-    options = _fitted(RunOptions(**merged(given, defaults)), given)
-    return ParsedLine(options, found.out, parted.code, bool(found.is_background))
+    return given
 
 
 def _is_number(word: str) -> bool:

@@ -117,11 +117,11 @@ def _for_run(shell: Any, before: str, typed: str, is_cell_magic: bool) -> _Offer
 
 def _spellings(typed: str) -> list[str]:
     """The main spellings; the others only to someone who has begun to type one."""
-    main = [option.spellings[:2] for option in OPTIONS]
+    main = [option.main_spellings for option in OPTIONS]
     offered = [spelling for spellings in main for spelling in spellings]
     offered += ["-h", "--help"]
     if len(typed) > 2:
-        offered += [spelling for option in OPTIONS for spelling in option.spellings[2:]]
+        offered += [other for option in OPTIONS for other in option.spellings if other not in option.main_spellings]
     if typed.startswith("--no"):
         offered.append("--no-virtual-local-rank")
     return offered

@@ -61,6 +61,7 @@ class AdministratorDefaults(Configurable):
     numa = _setting("numa")
     virtual_local_rank = _setting("virtual_local_rank")
     timeout = _setting("timeout")
+    max_restarts = _setting("max_restarts")
     grace = _setting("grace")
     stop_signal = _setting("stop_signal")
 

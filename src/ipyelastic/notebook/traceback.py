@@ -8,6 +8,7 @@ Other end: failures/record.py took the frames in the rank.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import sys
@@ -69,7 +70,7 @@ def _render(error: BaseException, shell: Any, world_size: int) -> list[str]:
 
 def _render_failure(error: ChildFailedError, shell: Any, world_size: int) -> list[str]:
     rank, failure = error.get_first_failure()
-    lines = [report(error.failures, world_size=world_size, has_magics=True)]
+    lines = [report(error.failures, world_size=world_size, has_magics=True, **dataclasses.asdict(error.tries))]
     if failure.exception is not None:
         lines.append("")
         lines += rank_traceback(failure.exception, shell)

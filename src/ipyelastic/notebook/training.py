@@ -10,7 +10,6 @@ Source: accelerate 1.15, signature and public documentation of `notebook_launche
 from __future__ import annotations
 
 import errno
-import string
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +19,7 @@ from ..launcher import defaults
 from ..launcher.options import RunOptions
 from ..terms import env
 from ..terms.errors import OptionError, nearest
-from ..terms.events import Stream
-from ..view.text import PrefixedText, standard_prefix
+from ..view.text import PrefixedText, templated_prefix
 from .foreground import run_in_foreground
 from .front_end import is_live_front_end
 from .interrupts import Interrupts
@@ -35,7 +33,12 @@ class _NotGiven(str):
     """Accelerate's own default, told from the same word typed by a person, which wins over a saved default."""
 
 
+class _NotGivenNumber(int):
+    """Likewise for a number."""
+
+
 _NO = _NotGiven("no")
+_NONE = _NotGivenNumber(0)
 
 
 def notebook_launcher(
@@ -51,7 +54,7 @@ def notebook_launcher(
     rdzv_endpoint: str = "",
     rdzv_conf: Mapping[str, Any] | None = None,
     rdzv_id: str = "none",
-    max_restarts: int = 0,
+    max_restarts: int = _NONE,
     monitor_interval: float = 0.1,
     log_line_prefix_template: str | None = None,
 ) -> Results:
@@ -71,7 +74,8 @@ def notebook_launcher(
         node_rank: Always 0: there is one machine.
         num_nodes: Always 1.
         rdzv_backend: Not used, with `rdzv_endpoint`, `rdzv_conf` and `rdzv_id`: one machine agrees with itself.
-        max_restarts: Always 0.
+        max_restarts: How often all ranks are started again after one has failed. Not given: what
+            `%elastic_config max-restarts=...` saved, else 0.
         monitor_interval: Not used: a rank's end is heard of at once.
         log_line_prefix_template: What stands before each line, with `${rank}`, `${local_rank}` and `${role_name}`.
 
@@ -79,7 +83,7 @@ def notebook_launcher(
         What each rank returned, a list by rank; a notebook does not show it when all of it is None.
 
     Raises:
-        OptionError: A value that cannot be taken (many machines and restarts among them), or a port in use.
+        OptionError: A value that cannot be taken (many machines among them), or a port in use.
         ChildFailedError, RunStopped, ServerError, UnpicklableError: As `Run.result()`.
         KeyboardInterrupt: After an interrupt, once all ranks are gone.
     """
@@ -90,7 +94,8 @@ def notebook_launcher(
             num_processes,
             mixed_precision,
             (master_addr, use_port),
-            (num_nodes, node_rank, max_restarts),
+            (num_nodes, node_rank),
+            max_restarts,
             log_line_prefix_template,
         )
     except OptionError as error:
@@ -104,7 +109,8 @@ def _launched(
     num_processes: int | None,
     mixed_precision: str,
     rendezvous: tuple[str, str | int],
-    many: tuple[int, int, int],
+    many: tuple[int, int],
+    max_restarts: int,
     log_line_prefix_template: str | None,
 ) -> Results:
     if not callable(function):
@@ -117,7 +123,8 @@ def _launched(
     is_saved = env.ACCELERATE_MIXED_PRECISION in defaults.current().get("env", {})
     is_left_to_it = is_saved and isinstance(mixed_precision, _NotGiven)
     environment = {} if is_left_to_it else {env.ACCELERATE_MIXED_PRECISION: precision}
-    options = RunOptions.from_keywords(nproc=num_processes, env=environment, engine="local")
+    restarts = {} if isinstance(max_restarts, _NotGivenNumber) else {"max_restarts": max_restarts}
+    options = RunOptions.from_keywords(nproc=num_processes, env=environment, engine="local", **restarts)
     shell = _shell()
     is_live = is_live_front_end(shell)
     interrupts = Interrupts()
@@ -126,7 +133,7 @@ def _launched(
             function,
             args,
             options,
-            PrefixedText(ranks=options.shown, is_live=is_live, prefix=_prefix(log_line_prefix_template)),
+            PrefixedText(ranks=options.shown, is_live=is_live, prefix=templated_prefix(log_line_prefix_template)),
             interrupts,
             shell=shell,
             is_live=is_live,
@@ -143,12 +150,10 @@ def _launched(
     return Quiet(values) if all(value is None for value in values) else values
 
 
-def _refuse_what_is_missing(num_nodes: int, node_rank: int, max_restarts: int) -> None:
+def _refuse_what_is_missing(num_nodes: int, node_rank: int) -> None:
     if num_nodes != 1 or node_rank != 0:
         what = f"num_nodes={num_nodes!r}" if num_nodes != 1 else f"node_rank={node_rank!r}"
         raise OptionError(f"{what}: not yet (many machines); expected num_nodes=1 and node_rank=0")
-    if max_restarts != 0:
-        raise OptionError(f"max_restarts={max_restarts!r}: not yet (restarts); expected 0")
 
 
 def _checked_precision(given: Any) -> str:
@@ -163,17 +168,6 @@ def _checked_port(given: Any) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise OptionError(f"use_port={given!r}: expected a port from 1 to 65535, or 0 for any that is free")
     return int(text)
-
-
-def _prefix(template: str | None) -> Callable[[int, Stream], str]:
-    if template is None:
-        return standard_prefix
-    words = string.Template(template)
-
-    def filled(rank: int, stream: Stream) -> str:
-        return words.safe_substitute(rank=rank, local_rank=rank, role_name="default")
-
-    return filled
 
 
 def _shell() -> Any:

@@ -8,6 +8,14 @@
     │   ├── RunTimedOut (also TimeoutError)    the run's own time limit did
     │   └── RunCancelled (also CancelledError) `run.cancel()` did
     ├── ChildFailedError                       a rank failed; torch's name, fields and text
+    ├── RendezvousError                        agents could not agree who takes part; torch's names, these six
+    │   ├── RendezvousClosedError              nobody can join any more
+    │   ├── RendezvousTimeoutError             not complete in time
+    │   ├── RendezvousConnectionError          its backend cannot be reached
+    │   ├── RendezvousStateError               its state is damaged
+    │   └── RendezvousGracefulExitError        this node is not needed any more: no failure
+    ├── StoreTimeoutError (also RuntimeError   a key of a store was not set in time
+    │                      and TimeoutError)
     └── RankTraceback                          never raised: the words of another process, as the cause of an error
 
 Runs in: owner. `process/signals.py` has SignalException, which torch derives from Exception.
@@ -18,6 +26,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any
 
 from .failure import ProcessFailure
@@ -31,6 +40,14 @@ __all__ = [
     "RunTimedOut",
     "RunCancelled",
     "ChildFailedError",
+    "RendezvousError",
+    "RendezvousClosedError",
+    "RendezvousTimeoutError",
+    "RendezvousConnectionError",
+    "RendezvousStateError",
+    "RendezvousGracefulExitError",
+    "StoreTimeoutError",
+    "Tries",
     "RankTraceback",
 ]
 
@@ -118,6 +135,42 @@ class RunCancelled(RunStopped, CancelledError):
     """The run was stopped by `run.cancel()`: what the standard library's futures call CancelledError."""
 
 
+class RendezvousError(IpyelasticError):
+    """Agents could not agree who takes part in a run. Source: torch 2.13, its names and tree."""
+
+
+class RendezvousClosedError(RendezvousError):
+    """The rendezvous is closed: the run has ended, nobody can join any more."""
+
+
+class RendezvousTimeoutError(RendezvousError):
+    """The rendezvous did not complete in time."""
+
+
+class RendezvousConnectionError(RendezvousError):
+    """The rendezvous' backend (its store, its server) cannot be reached."""
+
+
+class RendezvousStateError(RendezvousError):
+    """The rendezvous' shared state is damaged."""
+
+
+class RendezvousGracefulExitError(RendezvousError):
+    """This node was redundant and is not needed any more: the agent ends, and that is no failure."""
+
+
+class StoreTimeoutError(IpyelasticError, RuntimeError, TimeoutError):
+    """A key of a store was not set in time. RuntimeError, as torch's DistStoreError is.
+
+    Attributes:
+        keys: Those that are not there.
+    """
+
+    def __init__(self, message: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.keys = list(keys)
+
+
 class RankTraceback(IpyelasticError):
     """What is to be said of ranks that failed, and the first one's traceback; Python prints it before its own.
 
@@ -132,12 +185,32 @@ RankTraceback.__module__ = "ipyelastic"  # Python prints a cause with its module
 _WIDTH = 60  # torch's limit for the borders
 
 
+@dataclass(frozen=True)
+class Tries:
+    """Which of a run's attempts failed.
+
+    Attributes:
+        attempt: Its number, from 0.
+        max_restarts: How many more attempts there could have been; 0: the run had one.
+        earlier: Of each restart before it the number of the attempt that ended, from 0, and why, in a few words.
+        why_not_restarted: Why it was the last although restarts were left, as a sentence; empty otherwise.
+    """
+
+    attempt: int = 0
+    max_restarts: int = 0
+    earlier: tuple[tuple[int, str], ...] = ()
+    why_not_restarted: str = ""
+
+
 class ChildFailedError(IpyelasticError):
     """At least one rank failed.
 
     Args:
         name: What was run.
         failures: `{global rank: ProcessFailure}`, not empty.
+
+    Attributes:
+        tries: Which attempt it was, and how those before it ended.
 
     `str()` is torch's text (LICENSE names it); `ipyelastic.view.report` has ours.
     Raises `AssertionError` for no failures, as torch does.
@@ -148,10 +221,11 @@ class ChildFailedError(IpyelasticError):
         assert failures, "a ChildFailedError without a failure"
         self.name = name
         self.failures: dict[int, ProcessFailure] = dict(failures)
+        self.tries = Tries()
         super().__init__(self.format_msg())
 
-    def __reduce__(self) -> tuple[type[ChildFailedError], tuple[str, dict[int, ProcessFailure]]]:
-        return type(self), (self.name, self.failures)
+    def __reduce__(self) -> Any:
+        return type(self), (self.name, self.failures), {"tries": self.tries}
 
     def get_first_failure(self) -> tuple[int, ProcessFailure]:
         """The root cause: the earliest failure that we did not cause ourselves by stopping the ranks."""

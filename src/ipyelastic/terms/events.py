@@ -88,6 +88,8 @@ class RunEnded:
     status: RunStatus
     duration_s: float
     host: str = ""
+    why_not_restarted: str = ""
+    """Why the last attempt was the last although restarts were left, as a sentence."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ..terms.errors import Tries
 from ..terms.events import (
     Event,
     OutputChunk,
@@ -27,7 +28,7 @@ from ..terms.events import (
 )
 from ..terms.failure import ProcessFailure
 from .late_screen import LateScreen
-from .text import divider_words, skipped_words
+from .text import divider_words, restart_words, skipped_words
 
 __all__ = ["Board", "BoardSnapshot", "RankSnapshot", "RankState"]
 
@@ -53,7 +54,10 @@ class RankSnapshot:
 
 @dataclass(frozen=True)
 class BoardSnapshot:
-    """A run at one moment; `ranks` is in rank order, `attempt` counts from 0."""
+    """A run at one moment; `ranks` is in rank order.
+
+    `tries`: which attempt this is, and how those before it ended. `attempt` is its number, from 0.
+    """
 
     world_size: int
     status: RunStatus
@@ -61,6 +65,7 @@ class BoardSnapshot:
     ranks: tuple[RankSnapshot, ...]
     notes: tuple[str, ...]
     duration_s: float | None
+    tries: Tries = field(default_factory=Tries)
 
 
 class Board:
@@ -68,16 +73,18 @@ class Board:
 
     Args:
         world_size: How many ranks there will be. An event of a further one (an elastic run that grew) adds it.
+        max_restarts: How often ranks may be started again.
 
     Runs in: owner. Thread-safe.
     """
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(self, world_size: int, max_restarts: int = 0) -> None:
         self._lock = threading.Lock()
         self._ranks = {rank: RankSnapshot(rank) for rank in range(world_size)}
         self._outputs = {rank: _Output() for rank in range(world_size)}
         self._status: RunStatus = "starting"
         self._attempt = 0
+        self._tries = Tries(max_restarts=max_restarts)
         self._notes: list[str] = []
         self._duration_s: float | None = None
 
@@ -92,6 +99,7 @@ class Board:
                 self._restart(event)
             elif isinstance(event, RunEnded):
                 self._status, self._duration_s = event.status, event.duration_s
+                self._tries = replace(self._tries, why_not_restarted=event.why_not_restarted)
             elif isinstance(event, RunNote):
                 self._notes.append(event.text)
             elif isinstance(event, UsageSample):
@@ -109,6 +117,7 @@ class Board:
                 ranks=tuple(self._ranks[rank] for rank in sorted(self._ranks)),
                 notes=tuple(self._notes),
                 duration_s=self._duration_s,
+                tries=self._tries,
             )
 
     def tail(self, rank: int, n: int, stream: Stream | None = None) -> list[str]:
@@ -156,7 +165,10 @@ class Board:
         self._ranks[event.rank] = replace(self._rank(event.rank), stacks=event.text)
 
     def _restart(self, event: RunRestarted) -> None:
-        self._attempt = event.attempt
+        ended, self._attempt = self._attempt, event.attempt
+        earlier = (*self._tries.earlier, (ended, event.reason))
+        self._tries = replace(self._tries, attempt=event.attempt, earlier=earlier)
+        self._notes.append(restart_words(event))
         for rank, before in self._ranks.items():
             self._ranks[rank] = RankSnapshot(rank, stdout_path=before.stdout_path, stderr_path=before.stderr_path)
             self._outputs[rank].divide(divider_words(event))

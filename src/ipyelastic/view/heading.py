@@ -29,7 +29,7 @@ class Heading:
         name: What was run.
         run_id: The run's short name; empty: not said.
         log_dir: The folder of its log files; empty: not said.
-        max_restarts: How many more tries there could have been.
+        max_restarts: How many more tries there could have been; 0: what the board knows of it.
         elapsed_s: Seconds since the start, for a run that has not ended.
         error: Why it ended, where no rank's failure says it: a time limit, a lost fork server.
     """
@@ -52,8 +52,9 @@ def facts(snapshot: BoardSnapshot, heading: Heading) -> list[str]:
     seconds = heading.elapsed_s if snapshot.duration_s is None else snapshot.duration_s
     if seconds is not None:
         found.append(duration_words(seconds))
-    if heading.max_restarts:
-        found.append(f"attempt {snapshot.attempt + 1} of {heading.max_restarts + 1}")
+    max_restarts = heading.max_restarts or snapshot.tries.max_restarts
+    if max_restarts:
+        found.append(f"attempt {snapshot.attempt + 1} of {max_restarts + 1}")
     elif snapshot.attempt:
         found.append(f"attempt {snapshot.attempt + 1}")
     return found
@@ -77,7 +78,9 @@ def failure_words(snapshot: BoardSnapshot, heading: Heading) -> str:
         {rank.rank: rank.failure for rank in snapshot.ranks if rank.failure is not None},
         world_size=len(snapshot.ranks),
         attempt=snapshot.attempt,
-        max_restarts=heading.max_restarts,
+        max_restarts=heading.max_restarts or snapshot.tries.max_restarts,
+        earlier=snapshot.tries.earlier,
+        why_not_restarted=snapshot.tries.why_not_restarted,
     )
 
 

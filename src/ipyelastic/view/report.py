@@ -8,9 +8,10 @@ Other end: failures/read.py fills the fields that these words are made of. `str(
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..terms.failure import NO_TRACEBACK_HINT, FrameRecord, MemoryState, ProcessFailure
@@ -27,6 +28,8 @@ def report(
     world_size: int,
     attempt: int = 0,
     max_restarts: int = 0,
+    earlier: Sequence[tuple[int, str]] = (),
+    why_not_restarted: str = "",
     has_magics: bool = False,
 ) -> str:
     """Say in words why a run failed: the root cause whole, every other rank in short.
@@ -36,11 +39,13 @@ def report(
         world_size: Ranks in the run.
         attempt: The try that failed, from 0.
         max_restarts: How many more tries there could have been; 0: attempts are not mentioned.
+        earlier, why_not_restarted: See terms/errors.Tries.
         has_magics: Whether the reader can type `%elastic_logs`; else the log file is named.
 
     Returns:
         Lines without a final newline: `describe` of the root cause (as `ChildFailedError.get_first_failure` finds
-        it), one line for each other way in which ranks failed, one for the ranks that this run stopped.
+        it), one line for each other way in which ranks failed, one for the ranks that this run stopped, one for each
+        way in which earlier attempts ended.
     """
     if not failures:
         return ""
@@ -69,7 +74,21 @@ def report(
         verb = "was" if len(stopped) == 1 else "were"
         why = "as well" if failures[root].is_stopped else "because of it"
         lines.append(f"{_named(stopped)} {verb} stopped {why}")
+    if why_not_restarted:
+        lines.append(why_not_restarted)
+    lines += _earlier_words(earlier, max_restarts)
     return "\n".join(lines)
+
+
+def _earlier_words(earlier: Sequence[tuple[int, str]], max_restarts: int) -> list[str]:
+    """A line for each earlier attempt; one for all that ended in the same way one after the other."""
+    lines = []
+    of_all = f" of {max_restarts + 1}" if max_restarts else ""
+    for reason, group in itertools.groupby(earlier, key=lambda entry: entry[1]):
+        numbers = sorted({attempt + 1 for attempt, _ in group})
+        verb = "" if len(numbers) == 1 else "s"
+        lines.append(f"attempt{verb} {ranges(numbers)}{of_all}: {_first_line(reason)}")
+    return lines
 
 
 def describe(
@@ -368,9 +387,12 @@ def _cause_of_exception(raised: _Raised) -> _Cause:
     message = raised.message
     if raised.type_name == "ModuleNotFoundError" and (match := re.search(r"No module named '([^']+)'", message)):
         package = match[1].partition(".")[0]
+        place, sign, again = ("kernel's environment", "%", "run the cell again")
+        if not raised.is_in_cell:
+            place, sign, again = ("environment", "", "run it again")
         return _Cause(
-            f"{match[1]} is not installed in this kernel's environment",
-            f"%pip install {package} (or the package that brings it), then run the cell again",
+            f"{match[1]} is not installed in this {place}",
+            f"{sign}pip install {package} (or the package that brings it), then {again}",
         )
     if raised.type_name == "NameError" and (match := re.search(r"name '([^']+)' is not defined", message)):
         if not raised.is_in_cell:

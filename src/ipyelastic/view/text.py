@@ -8,6 +8,7 @@ Other end: output/tail.py makes the chunks; view/board.py shares the words for w
 
 from __future__ import annotations
 
+import string
 import threading
 import time
 from collections import deque
@@ -17,7 +18,18 @@ from dataclasses import dataclass, field
 from ..terms.events import Event, OutputChunk, RunNote, RunRestarted, Stream
 from .screen import Screen
 
-__all__ = ["PrefixedText", "divider_words", "skipped_words"]
+__all__ = [
+    "PrefixedText",
+    "Prefix",
+    "divider_words",
+    "restart_words",
+    "skipped_words",
+    "standard_prefix",
+    "templated_prefix",
+]
+
+Prefix = Callable[[int, Stream], str]
+"""What stands before the lines of a rank's stream."""
 
 _PROGRESS_S = 2.0
 _LAST_LINES = 20
@@ -41,9 +53,26 @@ def divider_words(event: RunRestarted) -> str:
     return f"--- attempt {event.attempt + 1} ---"
 
 
+def restart_words(event: RunRestarted) -> str:
+    """Why a new attempt begins, for a note: `rank 1 failed: ValueError: bad; all ranks start again`."""
+    return f"{event.reason}; all ranks start again" if event.reason else "all ranks start again"
+
+
 def standard_prefix(rank: int, stream: Stream) -> str:
     """`[rank 0] ` or `[rank 0 stderr] `."""
     return f"[rank {rank}] " if stream == "stdout" else f"[rank {rank} {stream}] "
+
+
+def templated_prefix(template: str | None, role_name: str = "default") -> Prefix:
+    """torch's log line prefixes: a text with `${rank}`, `${local_rank}` and `${role_name}`; None: the standard one."""
+    if template is None:
+        return standard_prefix
+    words = string.Template(template)
+
+    def filled(rank: int, stream: Stream) -> str:
+        return words.safe_substitute(rank=rank, local_rank=rank, role_name=role_name)
+
+    return filled
 
 
 @dataclass
@@ -93,7 +122,7 @@ class PrefixedText:
         lines_per_s: int = 400,
         max_lines: int = 5000,
         clock: Callable[[], float] = time.monotonic,
-        prefix: Callable[[int, Stream], str] = standard_prefix,
+        prefix: Prefix = standard_prefix,
     ) -> None:
         self._prefix = prefix
         self._ranks = None if ranks is None else frozenset(ranks)
@@ -115,6 +144,7 @@ class PrefixedText:
                 self._ready.append(f"note: {event.text}")
             elif isinstance(event, RunRestarted):
                 self._end_lines()
+                self._ready.append(f"note: {restart_words(event)}")
                 self._ready.append(divider_words(event))
 
     def take(self) -> str:

@@ -1,0 +1,1 @@
+"""The command line: `ipyelastic run`, in torchrun's place, and `ipyelastic doctor`."""

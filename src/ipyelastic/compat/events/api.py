@@ -1,0 +1,7 @@
+"""`torch.distributed.elastic.events.api`: the events themselves."""
+
+from __future__ import annotations
+
+from ...telemetry.events import Event, EventMetadataValue, EventSource, NodeState, RdzvEvent
+
+__all__ = ["EventSource", "Event", "NodeState", "RdzvEvent", "EventMetadataValue"]
