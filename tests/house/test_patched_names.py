@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import sys
@@ -157,3 +158,63 @@ def test_everything_exported_is_there() -> None:
     assert all(hasattr(compat, name) for name in compat.__all__)
     assert isinstance(api.logger, logging.Logger)
     assert api.threading is threading
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "room"),
+    [
+        ("utils", "_parse_rendezvous_config", "endpoint"),
+        ("utils", "_try_parse_port", "endpoint"),
+        ("utils", "_matches_machine_hostname", "endpoint"),
+        ("utils", "socket", "endpoint"),
+        ("utils", "_delay", "periodic"),
+        ("utils", "_PeriodicTimer", "periodic"),
+        ("utils", "time", "periodic"),
+        ("utils", "parse_rendezvous_endpoint", "standalone"),
+        ("static_tcp_rendezvous", "parse_rendezvous_endpoint", "static"),
+        ("static_tcp_rendezvous", "StaticTCPRendezvous", "static"),
+        ("registry", "get_rendezvous_handler", "choose"),
+        ("registry", "_register_out_of_tree_handlers", "choose"),
+        ("registry", "entry_points", "choose"),
+        ("registry", "log", "choose"),
+        ("api", "rendezvous_handler_registry", "choose"),
+        ("api", "RendezvousStoreInfo", "handler"),
+        ("api", "socket", "handler"),
+    ],
+)
+def test_patched_rendezvous_names_reach_their_room(module: str, name: str, room: str) -> None:
+    used_in = importlib.import_module(f"ipyelastic.rendezvous.{room}")
+    before = getattr(used_in, name)
+    with mock.patch(f"ipyelastic.compat.rendezvous.{module}.{name}") as fake:
+        assert getattr(used_in, name) is fake
+    assert getattr(used_in, name) is before
+
+
+def test_patched_port_parser_reads_the_endpoint() -> None:
+    from ipyelastic.compat.rendezvous.utils import parse_rendezvous_endpoint
+
+    with mock.patch("ipyelastic.compat.rendezvous.utils._try_parse_port", return_value=7):
+        assert parse_rendezvous_endpoint("host:any", 1) == ("host", 7)
+
+
+def test_patched_free_port_is_the_masters() -> None:
+    from ipyelastic.compat.rendezvous.api import RendezvousStoreInfo
+    from ipyelastic.rendezvous.local_store import LocalStore
+
+    with mock.patch("ipyelastic.compat.rendezvous.api.get_free_port", return_value=7):
+        assert RendezvousStoreInfo.build(0, LocalStore(), "host").master_port == 7
+
+
+def test_patched_registry_is_what_handlers_are_registered_in() -> None:
+    from ipyelastic.compat.rendezvous import RendezvousHandlerRegistry, registry
+
+    own = RendezvousHandlerRegistry()
+    with (
+        mock.patch("ipyelastic.compat.rendezvous.registry.handler_registry", own),
+        mock.patch("ipyelastic.compat.rendezvous.registry._create_c10d_handler") as create,
+    ):
+        registry._register_default_handlers()
+        create.return_value.get_backend.return_value = "c10d"
+        params = registry.RendezvousParameters("c10d", "localhost:0", "run", 1, 1)
+        assert registry.get_rendezvous_handler(params) is create.return_value
+    create.assert_called_once_with(params)

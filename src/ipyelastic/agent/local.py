@@ -23,7 +23,9 @@ from ..contexts.settings import RankSettings
 from ..contexts.start import start_processes
 from ..output.logs import LogsSpecs
 from ..output.tail import Tail
+from ..telemetry.health_check import HealthCheckServer
 from ..telemetry.metrics import prof
+from ..terms import env
 from ..terms.events import RunRestarted, Sink
 from ..terms.failure import ProcessFailure
 from .attempts import Attempt, follow
@@ -31,6 +33,7 @@ from .ranks import line_prefix, own_args, worker_environment
 from .restarts import why_not_restarted
 from .simple import SimpleElasticAgent
 from .spec import RunResult, WorkerGroup, WorkerSpec, WorkerState
+from .watching import Watching
 
 __all__ = ["LocalElasticAgent"]
 
@@ -39,7 +42,7 @@ logger = logging.getLogger("ipyelastic")
 _ENDED_ON_REQUEST = ("stopped", "timed out")
 
 
-class LocalElasticAgent(SimpleElasticAgent):
+class LocalElasticAgent(Watching, SimpleElasticAgent):
     """Runs one worker group on this machine; when a worker fails, all are started again while restarts are left.
 
     Args:
@@ -72,7 +75,7 @@ class LocalElasticAgent(SimpleElasticAgent):
         exit_barrier_timeout: float = 300,
         log_line_prefix_template: str | None = None,
         shutdown_timeout: int = 30,
-        health_check_server: Any = None,
+        health_check_server: HealthCheckServer | None = None,
         uninterruptible_state_timeout: float | None = None,
         *,
         settings: RankSettings | None = None,
@@ -81,7 +84,9 @@ class LocalElasticAgent(SimpleElasticAgent):
         on_paths: Callable[[dict[int, str], dict[int, str]], None] | None = None,
         each_tick: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(spec, exit_barrier_timeout, shutdown_timeout)
+        SimpleElasticAgent.__init__(self, spec, exit_barrier_timeout, shutdown_timeout)
+        Watching.__init__(self, health_check_server, uninterruptible_state_timeout)
+        self._rdzv_handler = spec.rdzv_handler
         self._logs_specs, self._start_method = logs_specs, start_method
         self._log_line_prefix_template = log_line_prefix_template
         if settings is None:
@@ -97,6 +102,7 @@ class LocalElasticAgent(SimpleElasticAgent):
         self._made: PContext | None = None  # the same, from before its start on
         self._tail: Tail | None = None
         self._why_not_restarted = ""
+        self._is_restarting = False
         self._deadline: float | None = None
         self._lock = threading.Lock()
         self._asked: list[tuple[str, dict[str, Any]]] = []  # before the start; an end is asked of every attempt
@@ -138,9 +144,13 @@ class LocalElasticAgent(SimpleElasticAgent):
         for worker in worker_group.workers:
             rank = worker.local_rank
             envs[rank] = worker_environment(worker_group, worker, base_env, restart_count)
+            if settings.signals:  # torch's workers inherit it from their agent
+                envs[rank][env.SIGNALS_TO_HANDLE] = settings.signals
             args[rank] = own_args(spec.args, rank)
             if prefixes is not None and self._log_line_prefix_template is not None:
                 prefixes[rank] = line_prefix(self._log_line_prefix_template, spec.role, worker)
+        self._setup_local_watchdog(envs)
+        self._setup_healthcheck()
         assert spec.entrypoint is not None
         self._pcontext = start_processes(
             name=spec.role,
@@ -212,6 +222,10 @@ class LocalElasticAgent(SimpleElasticAgent):
         if running and known != running:
             logger.error("[%s] worker pids do not match process_context pids. %s != %s", role, known, running)
             return RunResult(WorkerState.UNKNOWN)
+        if self._uninterruptible_state_timeout > 0:
+            stuck = self._check_uninterruptible_state_timeout(worker_group, self._uninterruptible_state_timeout)
+            if stuck is not None:
+                return stuck
         result = context.wait(0)
         if result is None:
             return RunResult(WorkerState.HEALTHY)
@@ -237,6 +251,9 @@ class LocalElasticAgent(SimpleElasticAgent):
             return False
         if self._made is not None and self._made.ended_because in _ENDED_ON_REQUEST:
             return True
+        if self._stuck:
+            self._why_not_restarted = f"not restarted: rank {min(self._stuck)} hangs in the kernel and cannot be ended"
+            return True
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return True
         self._why_not_restarted = why_not_restarted(result.failures) if self._remaining_restarts > 0 else ""
@@ -252,10 +269,15 @@ class LocalElasticAgent(SimpleElasticAgent):
 
     @prof
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
-        self._shutdown(timeout=self._shutdown_timeout)
+        self._is_restarting = True
+        try:
+            self._shutdown(timeout=self._shutdown_timeout)
+        finally:
+            self._is_restarting = False
 
     def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
         try:
+            self._stop_watching(is_over=not self._is_restarting)
             if self._pcontext is not None:
                 self._pcontext.close(death_sig, timeout)
         finally:
@@ -273,6 +295,7 @@ class LocalElasticAgent(SimpleElasticAgent):
         for local_rank, failure in self._made.all_failures.items():
             failure.stderr_path = self._made.stderrs.get(local_rank, "")
             failures[ranks[local_rank]] = failure
+        failures |= self._stuck
         self.attempts[-1] = dataclasses.replace(
             self.attempts[-1], failures=failures, ended=time.time(), why_not_restarted=self._why_not_restarted
         )

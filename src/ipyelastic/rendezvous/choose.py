@@ -10,12 +10,12 @@ Source: torch 2.13 (SEEDS section 15). Checked by tests/rendezvous/test_choose.p
 from __future__ import annotations
 
 import logging
-from importlib.metadata import entry_points
+from typing import Any
 
 from . import standalone, static, torchs
 from .handler import RendezvousHandler, RendezvousHandlerRegistry, RendezvousParameters
 
-__all__ = ["get_rendezvous_handler", "rendezvous_handler_registry"]
+__all__ = ["entry_points", "get_rendezvous_handler", "rendezvous_handler_registry"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,13 @@ def _create_etcd_handler(params: RendezvousParameters) -> RendezvousHandler:
 
 def _create_etcd_v2_handler(params: RendezvousParameters) -> RendezvousHandler:
     return torchs.create_handler(params)
+
+
+def entry_points(**params: Any) -> Any:
+    """The standard library's; its import costs more than a whole standalone rendezvous."""
+    from importlib import metadata
+
+    return metadata.entry_points(**params)
 
 
 def _register_default_handlers() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 from ...rendezvous import choose as _choose
 from ...rendezvous.choose import (
     _create_c10d_handler,
@@ -12,6 +10,7 @@ from ...rendezvous.choose import (
     _create_static_handler,
     _register_default_handlers,
     _register_out_of_tree_handlers,
+    entry_points,
     get_rendezvous_handler,
     log,
 )

@@ -1,0 +1,11 @@
+"""`torch.distributed.elastic.agent.server.health_check_server`: the place for a health check server of one's own."""
+
+from __future__ import annotations
+
+from ....telemetry import health_check as _health_check
+from ....telemetry.health_check import HealthCheckServer, create_healthcheck_server, log
+from ..._face import face
+
+__all__ = ["HealthCheckServer", "create_healthcheck_server", "log"]
+
+face(__name__, {"create_healthcheck_server": [_health_check], "log": [_health_check]})

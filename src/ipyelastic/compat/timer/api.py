@@ -1,0 +1,15 @@
+"""`torch.distributed.elastic.timer.api`: requests, clients, servers, `expires`."""
+
+from __future__ import annotations
+
+import time
+
+from ...timer import countdown as _countdown
+from ...timer import watchdog as _watchdog
+from ...timer.countdown import TimerClient, TimerRequest, configure, expires, logger
+from ...timer.watchdog import RequestQueue, TimerServer
+from .._face import face
+
+__all__ = ["TimerRequest", "TimerClient", "RequestQueue", "TimerServer", "configure", "expires", "logger", "time"]
+
+face(__name__, {"logger": [_countdown, _watchdog], "time": [_countdown, _watchdog]})

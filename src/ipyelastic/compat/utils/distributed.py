@@ -1,0 +1,42 @@
+"""`torch.distributed.elastic.utils.distributed`: free ports, and torch's own TCP store when torch is installed."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from ._torchs import torchs
+from .api import get_socket_with_port
+from .logging import get_logger
+
+__all__ = ["create_c10d_store", "get_free_port", "get_socket_with_port"]
+
+logger = get_logger(__name__)
+
+
+def get_free_port() -> int:
+    """A port of localhost that is free now. It is not held: anybody may have it the next moment.
+
+    `rendezvous.held_port.HeldPort` keeps one. Raises RuntimeError when there is none.
+    """
+    with closing(get_socket_with_port()) as held:
+        port: int = held.getsockname()[1]
+        return port
+
+
+def create_c10d_store(
+    is_server: bool,
+    server_addr: str,
+    server_port: int = -1,
+    world_size: int = 1,
+    timeout: float = 600,
+    wait_for_workers: bool = True,
+    retries: int = 3,
+    use_libuv: bool | None = None,
+) -> Any:
+    """A `TCPStore` made by torch's own function of this name; arguments and errors are torch's, times in seconds.
+
+    Raises ImportError when torch is not installed.
+    """
+    make = torchs("torch.distributed.elastic.utils.distributed", "create_c10d_store")
+    return make(is_server, server_addr, server_port, world_size, timeout, wait_for_workers, retries, use_libuv)
