@@ -33,6 +33,10 @@ def told() -> list[tuple[str, str | None]]:
     return []
 
 
+def _teller(told: list[tuple[str, str | None]]) -> Callable[[str, FileTimerRequest | None], None]:
+    return lambda name, request: told.append((name, request and request.scope_id))
+
+
 @pytest.fixture
 def server(tmp_path: Path, told: list[tuple[str, str | None]]) -> Iterator[FileTimerServer]:
     """Started. It would look at its timers by itself only after a minute."""
@@ -40,7 +44,7 @@ def server(tmp_path: Path, told: list[tuple[str, str | None]]) -> Iterator[FileT
         str(tmp_path / "pipe"),
         "a run",
         max_interval=60,
-        log_event=lambda name, request: told.append((name, request and request.scope_id)),
+        log_event=_teller(told),
     )
     one.start()
     yield one
@@ -82,27 +86,27 @@ def _pipe(server: FileTimerServer) -> str:
 def test_a_worker_whose_time_is_up_is_killed_and_nobody_else(
     tmp_path: Path, worker: Started, told: list[tuple[str, str | None]]
 ) -> None:
-    server = FileTimerServer(
-        str(tmp_path / "pipe"),
-        "a run",
-        60,
-        True,
-        lambda name, request: told.append((name, request and request.scope_id)),
-    )
+    server = FileTimerServer(str(tmp_path / "pipe"), "a run", 60, log_event=_teller(told))
     # Before the server looks, all have written: the time of both is up, and one has left its block.
-    fd = os.open(_pipe(server), os.O_RDWR)
-    in_time, late, other = worker("finish", 0), worker("hang", 0), worker("hang", 1000)
-    server.start()
-    os.close(fd)
-    assert late.wait(30) == -signal.SIGKILL
-    wait_until(lambda: len(told) == 3)
-    assert told == [("watchdog started", None), ("timer expired", "hangs"), ("kill worker process", "hangs")]
+    with open(os.open(_pipe(server), os.O_RDWR), "wb", buffering=0):
+        in_time, late, other = worker("finish", 0), worker("hang", 0), worker("hang", 1000)
+        server.start()
+    try:
+        assert late.wait(30) == -signal.SIGKILL
+        wait_until(lambda: len(told) == 3)
+        wait_until(lambda: set(server._timers) == {(other.pid, "hangs")})
+    finally:
+        server.stop()
+    assert told == [
+        ("watchdog started", None),
+        ("timer expired", "hangs"),
+        ("kill worker process", "hangs"),
+        ("watchdog stopped", None),
+    ]
     # This process, torch's second victim, is still here.
     assert [in_time.poll(), other.poll()] == [None, None]
-    assert set(server._timers) == {(other.pid, "hangs")}
     in_time.communicate(timeout=30)
     assert in_time.returncode == 0
-    server.stop()
 
 
 def test_a_timer_that_runs_out_between_two_looks_is_not_waited_for(server: FileTimerServer, worker: Started) -> None:

@@ -57,4 +57,28 @@ What differs on purpose, and from what torch 2.13 does:
     `worker_main`                 records nothing                    records the exception, as `record`
     store_timeout, barrier        after an error the short timeout   the former timeout is back
                                   stays
+    LaunchConfig                  writes into the caller's           copies it; counts GPUs by NVML
+                                  rdzv_configs; initialises CUDA
+      TORCH_ELASTIC_SHUTDOWN_     may be negative                    refused
+      TIMEOUT
+      exit_barrier_timeout        (after 2.13)                       there; the last field
+      logs_specs None             a folder in /tmp that stays        one that goes with this process; a failed
+                                                                     launch's stays a week
+    elastic_launch                writes run_id into the config and  changes neither
+                                  signals into `os.environ`
+      one node, backend "etcd",   EtcdStubError, or a server of      "standalone": no server; so is backend ""
+        no endpoint               localhost
+      functools.partial, objects  AttributeError                     the function's name, the class's
+      a rendezvous that cannot    hides the workers' failure         is logged
+        be shut down
+      signals                     taken while workers run            taken for the whole launch
+    agent: shutdown_timeout       at the end only; 30 s elsewhere    on every path, programs and functions
+      graceful exit               None: the launcher fails           a result without values
+      workers that hang in the    end as success without values      a failure with the pid; not restarted
+        kernel
+      a worker's end              seen at the next interval          seen at once
+      an early import, syntax or  burns all restarts                 not restarted; `attempts[-1]` says why
+        pickling error
+      event's hostname            FQDN look-up                       host name, no look-up
+      health check server         stopped at each restart            stopped at the run's end
 """
