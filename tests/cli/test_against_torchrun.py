@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.torch]
 
 Command = Callable[..., Any]
 
-# What each run has its own of (on one machine torchrun makes up an id, whatever --rdzv-id says; we take it), and what is
-# ours: no store of the agent's, the address's spelling.
+# What each run has its own of (on one machine torchrun makes up an id, whatever --rdzv-id says; we take it), and what
+# is ours: no store of the agent's, the address's spelling.
 DIFFERENT = {
     "MASTER_PORT",
     "MASTER_ADDR",
