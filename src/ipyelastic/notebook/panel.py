@@ -13,7 +13,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -22,6 +22,7 @@ from ..engines.run import Run
 from ..engines.static_forms import static_forms
 from ..terms.errors import ChildFailedError, IpyelasticError, RunStopped
 from ..terms.events import Sink
+from .panel_box import Box, idle_button, widgets_below
 from .panel_messages import RunState
 from .panel_pictures import PictureFeed
 from .panel_state import RunFacts, first_failure, run_state
@@ -29,7 +30,7 @@ from .panel_stream import PanelSink, Window
 from .panel_view import RunView, front_end
 from .panel_writer import Writer
 
-__all__ = ["Panel", "widgets_below"]
+__all__ = ["Panel"]
 
 Launch = Callable[[Callable[[int], Sink]], "Run[Any]"]
 
@@ -83,14 +84,14 @@ class Panel:
 
         self._view = RunView()
         self._buttons = {
-            "start": _button("Start", "play", "Run it again, with the notebook's values as they are now"),
-            "stop": _button("Stop", "stop", "Ask every rank to end; what is left after the grace is killed"),
-            "kill": _button("Kill", "times", "Kill every rank and whatever it started, now"),
-            "restart": _button("Restart", "refresh", "Stop, then run it again"),
+            "start": idle_button("Start", "play", "Run it again, with the notebook's values as they are now"),
+            "stop": idle_button("Stop", "stop", "Ask every rank to end; what is left after the grace is killed"),
+            "kill": idle_button("Kill", "times", "Kill every rank and whatever it started, now"),
+            "restart": idle_button("Restart", "refresh", "Stop, then run it again"),
         }
         bar = ipywidgets.HBox([*self._buttons.values()])
         bar.add_class("ipyelastic-bar")
-        self.widget = _Box([bar, self._view], forms=self._forms)
+        self.widget = Box([bar, self._view], forms=self._forms)
         self.widget.add_class("ipyelastic-run")
         self._early: deque[str] = deque(maxlen=100)
         self._writer = Writer(self._look)
@@ -349,32 +350,7 @@ class Panel:
         self._view.send(message, buffers=buffers)
 
 
-class _Box(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed for us
-    """A box that front ends without widgets, and pages that do not trust the notebook, show as a static page."""
-
-    def __init__(self, children: list[Any], *, forms: Callable[[], dict[str, str]]) -> None:
-        super().__init__(children)
-        self._forms = forms
-
-    def _repr_mimebundle_(self, **given: Any) -> Any:
-        return {**super()._repr_mimebundle_(**given), **self._forms()}
-
-
-def widgets_below(widget: Any) -> Iterator[Any]:
-    """A widget and all it is made of, layouts and styles too: a page that is loaded again asks each for its state."""
-    yield widget
-    for trait in ("layout", "style"):
-        if isinstance(getattr(widget, trait, None), ipywidgets.Widget):
-            yield getattr(widget, trait)
-    for child in getattr(widget, "children", ()):
-        yield from widgets_below(child)
-
-
 def _lasting(state: RunState) -> dict[str, object]:
     """A state without what the page counts on by itself."""
     has_grace = state["grace_left_s"] is not None
     return {**state, "elapsed_s": 0.0 if state["is_live"] else state["elapsed_s"], "grace_left_s": has_grace}
-
-
-def _button(label: str, icon: str, tooltip: str) -> ipywidgets.Button:
-    return ipywidgets.Button(description=label, icon=icon, tooltip=tooltip, disabled=True)

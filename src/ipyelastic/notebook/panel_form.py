@@ -23,7 +23,8 @@ from ..launcher.options import HelpWanted, parse_line
 from ..terms.errors import OptionError, nearest
 from ..terms.events import Sink
 from .call_text import read_call
-from .panel import Panel, widgets_below
+from .panel import Panel
+from .panel_box import widgets_below
 
 __all__ = ["Form", "functions_of"]
 
