@@ -77,6 +77,7 @@ class Panel:
         self._is_waited_for = False
         self._trouble = ""
         self._final: tuple[str, str] | None = None
+        self._last_state: RunState | None = None
         self._pictures = PictureFeed()
         self._sent_state: RunState | None = None
         self._sent_epoch = 0
@@ -117,6 +118,7 @@ class Panel:
             self._run, self._sink = run, self._next_sink
             self._epoch += 1
             self._stop_asked, self._trouble, self._wants_launch, self._final = None, "", False, None
+            self._last_state = None
         run.add_done_callback(lambda _: self._writer.wake())
         self._writer.wake()
 
@@ -170,15 +172,13 @@ class Panel:
         return self._launched() if self._wants_launch else None
 
     def finish(self, html: str, plain: str) -> None:
-        """Give the page the static form, for a notebook that was loaded again and cannot be reached by display id."""
+        """Give the page the static form, for a notebook that was loaded again and cannot be reached by display id.
+
+        The run is then let go: nothing here keeps its values and arguments.
+        """
         with self._lock:
             self._final = (html, plain)
         self._writer.wake()
-
-    def reopen(self) -> None:
-        """Show the panel itself again to whoever looks from now on, after `finish`."""
-        with self._lock:
-            self._final = self._sent_final = None
 
     def close(self) -> None:
         """Take the widgets off every page and forget the output."""
@@ -244,9 +244,18 @@ class Panel:
             return 0.1
         if not run.done():
             return 0.5
+        if final is not None:
+            self._let_go(run)
+            return None
         if not self._wants_launch and not self._is_waited_for:
             self._over()
         return None
+
+    def _let_go(self, run: Run[Any]) -> None:
+        state = self._state()
+        with self._lock:
+            if self._run is run:
+                self._last_state, self._run = state, None
 
     def _obey(self, message: dict[str, Any]) -> None:
         kind, view = message.get("kind"), str(message.get("view"))
@@ -297,6 +306,8 @@ class Panel:
 
     def _state(self) -> RunState:
         run = self._run
+        if run is None and self._last_state is not None and not self._trouble:
+            return self._last_state
         if run is None:
             return run_state(None, None, {}, self._trouble)
         board = run.board.snapshot()
