@@ -5,6 +5,7 @@
 #   make test-matrix   the browser tests with ipykernel 6.31, 7.3 and the newest, each in a venv of its own under build/
 #   make lab     open JupyterLab on the quickstart   (ARGS="--no-browser --port 8890" goes to Jupyter)
 #   make check   ruff format, ruff check, mypy --strict
+#   make dist    an sdist, and from that alone, without node and network, a wheel; both in build/dist
 #   make bench   measure everything beside its rivals: table and picture in build/bench/   (ARGS=--quick for a look)
 #   make clean   remove .venv, build/, the built front end and caches
 #
@@ -31,7 +32,7 @@ BENCH := $(VENV)/.installed-bench-$(KEY)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two pips in one .venv harm each other
-.PHONY: help demo test test-matrix lab check bench clean install-test
+.PHONY: help demo test test-matrix lab check dist bench clean install-test
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,6 +55,13 @@ check: $(TEST)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+dist: $(TEST)
+	$(PY) -m pip install -q build hatchling
+	rm -rf build/dist
+	$(PY) -m build --no-isolation --sdist --outdir build/dist .
+	tar -C build/dist -xzf build/dist/ipyelastic-*.tar.gz
+	PATH=/nonexistent PIP_NO_INDEX=1 $(CURDIR)/$(PY) -m build --no-isolation --wheel --outdir build/dist build/dist/ipyelastic-*/
 
 bench: $(BENCH)
 	$(PY) tests/bench/bench.py $(ARGS)

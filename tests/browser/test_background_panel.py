@@ -227,3 +227,26 @@ def work():
     (output,) = page.jupyter.saved(page.name).cells[2].outputs
     assert output.data["text/html"].count('src="data:image/png;base64,') == 2
     assert page.page.evaluate("() => window.hacked ?? null") is None
+
+
+def test_a_run_that_nobody_holds_is_not_kept_by_its_panel(open_notebook: Callable[..., Any]) -> None:
+    page = open_notebook(
+        [
+            LOAD + "\nimport gc, weakref",
+            "run = launch(lambda: list(range(1000)), nproc=1)\nkept = weakref.ref(run)",
+            "run = launch(lambda: 1, nproc=1)",  # the newest one is known to %elastic_status
+            "gc.collect()\nprint('kept:', kept())",
+        ]
+    )
+    for cell in (0, 1, 2):
+        page.run_cell(cell)
+        if cell:
+            expect(below(page, cell)).to_contain_text("succeeded", timeout=MOST_MS)
+            expect(page.page.locator(".ie-panel")).to_have_count(0, timeout=MOST_MS)
+
+    def is_gone() -> bool:
+        page.run_cell(3)
+        page.page.wait_for_timeout(200)
+        return "kept: None" in page.text_of(3)
+
+    wait_until(is_gone, 60, "the run to be let go")

@@ -13,7 +13,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -22,6 +22,7 @@ from ..engines.run import Run
 from ..engines.static_forms import static_forms
 from ..terms.errors import ChildFailedError, IpyelasticError, RunStopped
 from ..terms.events import Sink
+from .panel_box import Box, idle_button, widgets_below
 from .panel_messages import RunState
 from .panel_pictures import PictureFeed
 from .panel_state import RunFacts, first_failure, run_state
@@ -29,7 +30,7 @@ from .panel_stream import PanelSink, Window
 from .panel_view import RunView, front_end
 from .panel_writer import Writer
 
-__all__ = ["Panel", "widgets_below"]
+__all__ = ["Panel"]
 
 Launch = Callable[[Callable[[int], Sink]], "Run[Any]"]
 
@@ -76,6 +77,7 @@ class Panel:
         self._is_waited_for = False
         self._trouble = ""
         self._final: tuple[str, str] | None = None
+        self._last_state: RunState | None = None
         self._pictures = PictureFeed()
         self._sent_state: RunState | None = None
         self._sent_epoch = 0
@@ -83,14 +85,14 @@ class Panel:
 
         self._view = RunView()
         self._buttons = {
-            "start": _button("Start", "play", "Run it again, with the notebook's values as they are now"),
-            "stop": _button("Stop", "stop", "Ask every rank to end; what is left after the grace is killed"),
-            "kill": _button("Kill", "times", "Kill every rank and whatever it started, now"),
-            "restart": _button("Restart", "refresh", "Stop, then run it again"),
+            "start": idle_button("Start", "play", "Run it again, with the notebook's values as they are now"),
+            "stop": idle_button("Stop", "stop", "Ask every rank to end; what is left after the grace is killed"),
+            "kill": idle_button("Kill", "times", "Kill every rank and whatever it started, now"),
+            "restart": idle_button("Restart", "refresh", "Stop, then run it again"),
         }
         bar = ipywidgets.HBox([*self._buttons.values()])
         bar.add_class("ipyelastic-bar")
-        self.widget = _Box([bar, self._view], forms=self._forms)
+        self.widget = Box([bar, self._view], forms=self._forms)
         self.widget.add_class("ipyelastic-run")
         self._early: deque[str] = deque(maxlen=100)
         self._writer = Writer(self._look)
@@ -116,6 +118,7 @@ class Panel:
             self._run, self._sink = run, self._next_sink
             self._epoch += 1
             self._stop_asked, self._trouble, self._wants_launch, self._final = None, "", False, None
+            self._last_state = None
         run.add_done_callback(lambda _: self._writer.wake())
         self._writer.wake()
 
@@ -169,15 +172,13 @@ class Panel:
         return self._launched() if self._wants_launch else None
 
     def finish(self, html: str, plain: str) -> None:
-        """Give the page the static form, for a notebook that was loaded again and cannot be reached by display id."""
+        """Give the page the static form, for a notebook that was loaded again and cannot be reached by display id.
+
+        The run is then let go: nothing here keeps its values and arguments.
+        """
         with self._lock:
             self._final = (html, plain)
         self._writer.wake()
-
-    def reopen(self) -> None:
-        """Show the panel itself again to whoever looks from now on, after `finish`."""
-        with self._lock:
-            self._final = self._sent_final = None
 
     def close(self) -> None:
         """Take the widgets off every page and forget the output."""
@@ -243,9 +244,18 @@ class Panel:
             return 0.1
         if not run.done():
             return 0.5
+        if final is not None:
+            self._let_go(run)
+            return None
         if not self._wants_launch and not self._is_waited_for:
             self._over()
         return None
+
+    def _let_go(self, run: Run[Any]) -> None:
+        state = self._state()
+        with self._lock:
+            if self._run is run:
+                self._last_state, self._run = state, None
 
     def _obey(self, message: dict[str, Any]) -> None:
         kind, view = message.get("kind"), str(message.get("view"))
@@ -296,6 +306,8 @@ class Panel:
 
     def _state(self) -> RunState:
         run = self._run
+        if run is None and self._last_state is not None and not self._trouble:
+            return self._last_state
         if run is None:
             return run_state(None, None, {}, self._trouble)
         board = run.board.snapshot()
@@ -349,32 +361,7 @@ class Panel:
         self._view.send(message, buffers=buffers)
 
 
-class _Box(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed for us
-    """A box that front ends without widgets, and pages that do not trust the notebook, show as a static page."""
-
-    def __init__(self, children: list[Any], *, forms: Callable[[], dict[str, str]]) -> None:
-        super().__init__(children)
-        self._forms = forms
-
-    def _repr_mimebundle_(self, **given: Any) -> Any:
-        return {**super()._repr_mimebundle_(**given), **self._forms()}
-
-
-def widgets_below(widget: Any) -> Iterator[Any]:
-    """A widget and all it is made of, layouts and styles too: a page that is loaded again asks each for its state."""
-    yield widget
-    for trait in ("layout", "style"):
-        if isinstance(getattr(widget, trait, None), ipywidgets.Widget):
-            yield getattr(widget, trait)
-    for child in getattr(widget, "children", ()):
-        yield from widgets_below(child)
-
-
 def _lasting(state: RunState) -> dict[str, object]:
     """A state without what the page counts on by itself."""
     has_grace = state["grace_left_s"] is not None
     return {**state, "elapsed_s": 0.0 if state["is_live"] else state["elapsed_s"], "grace_left_s": has_grace}
-
-
-def _button(label: str, icon: str, tooltip: str) -> ipywidgets.Button:
-    return ipywidgets.Button(description=label, icon=icon, tooltip=tooltip, disabled=True)

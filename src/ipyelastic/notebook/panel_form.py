@@ -24,7 +24,8 @@ from ..terms.errors import OptionError, nearest
 from ..terms.events import Sink
 from ..view.amounts import counted
 from .call_text import read_call
-from .panel import Panel, widgets_below
+from .panel import Panel
+from .panel_box import widgets_below
 
 __all__ = ["Form", "functions_of"]
 

@@ -11,6 +11,7 @@ Other end: panel.py draws and obeys, kernel.py lets its messages through, view/h
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,6 +62,7 @@ class _Feed:
 
     def close(self) -> None:
         self._watch.close()
+        self.run = None
 
 
 class ShownPanel:
@@ -84,13 +86,11 @@ class ShownPanel:
             over=self.settle if settles_itself else lambda: None,
         )
         self.run: Run[Any] | None = None
+        """What it shows; None once the static page has taken its place: values are not kept here."""
+        self._nproc = 1
 
     def show(self) -> None:
-        """Put it under the cell that runs now. Of a run that has ended it stays a panel, for its Start button."""
-        if self.run is not None and self.run.done():
-            self.panel.reopen()
-            display(self.panel.widget)
-            return
+        """Put it under the cell that runs now."""
         handle = display(self.panel.widget, display_id=True)
         with self._lock:
             self._handles.append(handle)
@@ -103,6 +103,7 @@ class ShownPanel:
     def follow(self, run: Run[Any], feed: _Feed) -> None:
         """Show this run, which hands its events to that feed."""
         self.run = feed.run = run
+        self._nproc = run.nproc
         run.add_done_callback(lambda _: feed.close())
         self.panel.follow(run)
 
@@ -121,8 +122,8 @@ class ShownPanel:
         return run
 
     def _relaunch(self, new_sink: Callable[[int], Sink]) -> Run[Any]:
-        assert self._again is not None and self.run is not None
-        feed = _Feed(new_sink(self.run.nproc))
+        assert self._again is not None
+        feed = _Feed(new_sink(self._nproc))
         self.run = feed.run = run = self._again([feed])
         run.add_done_callback(lambda _: feed.close())
         return run
@@ -139,6 +140,7 @@ class ShownPanel:
             page, words = static_forms(run)
             for handle in handles:
                 handle.update({"text/html": page, "text/plain": words}, raw=True)
+            self.run = None
         self.panel.finish(page, words)
 
     def close(self) -> None:
@@ -175,8 +177,9 @@ class PanelDisplay:
 
     def begin(self, run: Any) -> None:
         """Put the panel under the cell that runs now."""
+        known = weakref.ref(run)
         self._shown = shown = ShownPanel(
-            self._options, lambda sinks: self._again(run, sinks), settles_itself=self._settles_itself
+            self._options, lambda sinks: self._again(known(), sinks), settles_itself=self._settles_itself
         )
         self._feed = feed = shown.new_feed(run.nproc)
         shown.follow(run, feed)
@@ -200,8 +203,10 @@ class PanelDisplay:
         shown.settle()
         return shown.run is None or shown.run.done()
 
-    def _again(self, run: Run[Any], sinks: Sequence[Sink]) -> Run[Any]:
+    def _again(self, run: Run[Any] | None, sinks: Sequence[Sink]) -> Run[Any]:
         if self.rebuild is None:
+            if run is None:
+                raise RuntimeError("nothing is kept of what was run: launch it again in a cell")
             return run.launch_beside(sinks)
         body, notes = self.rebuild()
         return Run(body, (), self._options, sinks=sinks, name=body.__name__, notes=notes)

@@ -7,6 +7,7 @@ Runs in: owner (kernel), main thread. Importing this loads no widgets: most shel
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,8 @@ class Shelf:
         """Put a panel of a run that goes on under the cell that runs now: its own, or a new one with what it wrote."""
         shown = self.of(run)
         if shown is None:
-            shown = self.new(run.options, run.launch_beside)
+            known = weakref.WeakMethod(run.launch_beside)
+            shown = self.new(run.options, lambda sinks: _again(known(), sinks))
             shown.join(run)
         shown.show()
 
@@ -99,3 +101,9 @@ class Shelf:
         for shown in self._panels:
             shown.close()
         self._panels.clear()
+
+
+def _again(launch_beside: Callable[[Sequence[Sink]], Run[Any]] | None, sinks: Sequence[Sink]) -> Run[Any]:
+    if launch_beside is None:
+        raise RuntimeError("nothing is kept of what was run: launch it again in a cell")
+    return launch_beside(sinks)
