@@ -20,6 +20,9 @@ from ..worker import Circumstances
 __all__ = ["circumstances", "check_log_files", "rank_argv"]
 
 
+_LIMITS = frozenset(getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_"))
+
+
 def circumstances(
     *,
     base_env: Mapping[str, str],
@@ -95,9 +98,8 @@ def _umask() -> int | None:
 
 
 def _rlimits() -> dict[int, tuple[int, int]]:
-    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
     limits = {}
-    for which in {getattr(resource, name) for name in names}:
+    for which in _LIMITS:
         try:
             limits[which] = resource.getrlimit(which)
         except (OSError, ValueError):

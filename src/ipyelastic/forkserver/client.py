@@ -56,20 +56,19 @@ class ForkServers:
         with self._lock:
             self._check_pid()
             self._settle()
-            environment = dict(os.environ)
             wanted = {name for name in {*preload, *self._lost_preload} if name not in self._refused}
             self._lost_preload = set()
             current = self._current
-            if current is None or not self._fits(current, environment):
+            if current is None or not self._fits(current):
                 if current is not None:
                     wanted |= set(current.preload)
                 self._drop_warming()
-                self._replace_current(ServerProcess(self.mark, (), environment))
+                self._replace_current(ServerProcess(self.mark, (), dict(os.environ)))
             have = self._warming or self._current
             assert have is not None
             if not wanted <= set(have.preload):
                 self._drop_warming()
-                self._warming = ServerProcess(self.mark, sorted({*have.preload, *wanted}), environment)
+                self._warming = ServerProcess(self.mark, sorted({*have.preload, *wanted}), dict(os.environ))
 
     def learn(self, costs: Mapping[str, float]) -> None:
         """Remember what ranks had to import and how many milliseconds that took, for the next `start`."""
@@ -91,8 +90,8 @@ class ForkServers:
         with self._lock:
             return worth_preloading(self._costs)
 
-    def _fits(self, server: ServerProcess, environment: Mapping[str, str]) -> bool:
-        return server.is_alive and server.fingerprint == import_environment(environment) and not server.is_stale()
+    def _fits(self, server: ServerProcess) -> bool:
+        return server.is_alive and server.fingerprint == import_environment(os.environ) and not server.is_stale()
 
     def _replace_current(self, successor: ServerProcess) -> None:
         former, self._current = self._current, successor

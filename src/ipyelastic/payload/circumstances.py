@@ -52,10 +52,11 @@ class Circumstances(TypedDict):
 def take_over(given: Circumstances, local_rank: int) -> None:
     """Environment, time zone, folder, limits, paths. Taking over other ones later leaves nothing of the former."""
     environment = {**given["base_env"], **given["envs"][local_rank], env.RUN_MARK: given["run_mark"]}
-    for name in set(os.environ) - set(environment):
+    current = dict(os.environ)
+    for name in current.keys() - environment.keys():
         del os.environ[name]
     for name, value in environment.items():
-        if os.environ.get(name) != value:
+        if current.get(name) != value:
             os.environ[name] = value
     if hasattr(time, "tzset"):
         time.tzset()
