@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "ipyelastic"]
+from support.commands import COMMAND
+from support.gpus import GpuMachine, pretended
 
 
 @dataclass(frozen=True)
@@ -96,3 +96,10 @@ def script(tmp_path: Path) -> Callable[..., str]:
         return name
 
     return write
+
+
+@pytest.fixture
+def gpu_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., GpuMachine]]:
+    """`gpu_machine(4)`: this process finds so many GPUs from then on."""
+    with pretended(tmp_path / "machine", monkeypatch) as put:
+        yield put

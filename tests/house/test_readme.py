@@ -3,12 +3,14 @@
 ```python   a whole script, run from an empty folder
 ```ipython  a cell; all cells of the page run in order in one kernel
 ```text     right after one of these: what it prints, `...` stands for anything
+```console  its `$ ipyelastic run` lines are run, beside the files that cells above write; below each is what it prints
 """
 
 from __future__ import annotations
 
 import doctest
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -98,6 +100,31 @@ def test_cells_run_in_order_in_one_kernel(execute, printed, tmp_path):
     for block, cell in zip(CELLS, executed.cells, strict=True):
         if block.prints is not None:
             assert_prints(printed(cell), block)
+
+
+COMMANDS = [
+    (shlex.split(command), prints)
+    for block in blocks()
+    if block.language == "console"
+    for command, prints in re.findall(r"^\$ ipyelastic (run .*)\n((?:[^$].*\n)*)", block.code, re.MULTILINE)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "prints"), COMMANDS, ids=lambda value: " ".join(value)[:30])
+def test_command_prints_what_stands_below_it(words, prints, tmp_path):
+    for block in CELLS:
+        if block.code.startswith("%%writefile "):
+            head, _, text = block.code.partition("\n")
+            (tmp_path / head.split()[1]).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "ipyelastic", *words]
+    ended = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert by_rank(ended.stdout) == by_rank(prints)
+
+
+def test_the_page_has_commands():
+    assert len(COMMANDS) >= 2
 
 
 @pytest.mark.slow

@@ -5,11 +5,19 @@ Everything above these two is real: options, locks, processes, and the environme
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["GpuMachine"]
+import pytest
+
+from ipyelastic.devices import gpu_addresses, gpus
+
+__all__ = ["GpuMachine", "pretended"]
 
 _PYNVML = """
 import json, types
@@ -96,3 +104,25 @@ class GpuMachine:
     def cell(self) -> str:
         """What a kernel runs to find this machine's device files."""
         return f"import ipyelastic.devices.gpus as _gpus; _gpus.DEVICE_FOLDER = {str(self.devices)!r}"
+
+
+@contextlib.contextmanager
+def pretended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., GpuMachine]]:
+    """`put(4)`: this very process finds so many GPUs from then on, until the block's end."""
+    sources = (gpu_addresses._by_nvml, gpu_addresses._by_nvidia_smi)
+
+    def put(count: int = 4) -> GpuMachine:
+        machine = GpuMachine(folder, count)
+        monkeypatch.setattr(gpus, "DEVICE_FOLDER", str(machine.devices))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.syspath_prepend(str(machine.modules))
+        monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+        importlib.invalidate_caches()
+        for source in sources:
+            source.cache_clear()
+        return machine
+
+    yield put
+    sys.modules.pop("pynvml", None)
+    for source in sources:
+        source.cache_clear()

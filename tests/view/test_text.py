@@ -57,7 +57,10 @@ def test_only_the_chosen_ranks_are_shown() -> None:
 def test_notes_and_restarts_are_lines_and_other_events_are_not() -> None:
     assert complete(
         chunk("half"), RunNote("2 ranks: no GPU was found"), RunRestarted(1, "rank 0 failed"), RunEnded("failed", 1.0)
-    ) == ("note: 2 ranks: no GPU was found\n[rank 0] half\n--- attempt 2 ---\n")
+    ) == (
+        "note: 2 ranks: no GPU was found\n[rank 0] half\n"
+        "note: rank 0 failed; all ranks start again\n--- attempt 2 ---\n"
+    )
 
 
 @pytest.mark.parametrize("is_live", [True, False])

@@ -13,13 +13,11 @@ import errno
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Literal
 
-from ..engines.cause import rank_words
 from ..engines.run import Run
 from ..engines.scripts import check_script_options, find_module, find_script
 from ..launcher.grammar import HelpWanted
@@ -28,14 +26,14 @@ from ..payload.program import Program
 from ..payload.script import Script
 from ..process.signals import DUMP_SIGNAL
 from ..terms import env
-from ..terms.errors import ChildFailedError, OptionError, RunStopped, RunTimedOut
+from ..terms.errors import OptionError, RunStopped, RunTimedOut
 from ..view.text import templated_prefix
 from .console import Console
+from .endings import WRONG_USAGE, exit_code, say, tell_failure
+from .machines import run_on_machines
 from .signals import HeardSignals
 
 __all__ = ["run_command"]
-
-WRONG_USAGE, TIMED_OUT = 2, 124  # the second as coreutils' `timeout`
 
 _KILLING = (signal.SIGINT, signal.SIGQUIT)  # the second of these; a closed terminal may send SIGHUP twice by itself
 _Word = int | Literal["ended", "written", "closed"]
@@ -46,7 +44,7 @@ def run_command(words: Sequence[str]) -> int:
     try:
         command = parse_command(words, os.environ)
         if not command.job.is_one_machine:
-            raise OptionError("--nnodes: not yet (many machines); 1 is taken")
+            return run_on_machines(command)
         entrypoint = _entrypoint(command)
         options, notes = _fitted(command)
         return _Waiting(dataclasses.replace(command, options=options), entrypoint, notes).run()
@@ -54,12 +52,8 @@ def run_command(words: Sequence[str]) -> int:
         print(wanted, end="")
         return 0
     except OptionError as error:
-        _say(str(error))
+        say(str(error))
         return WRONG_USAGE
-
-
-def _say(text: str) -> None:
-    print(f"ipyelastic run: {text}", file=sys.stderr)
 
 
 def _entrypoint(command: Command) -> Script | Program:
@@ -103,7 +97,7 @@ class _Waiting:
         self._command, self._entrypoint, self._notes = command, entrypoint, notes
         self._words: SimpleQueue[_Word] = SimpleQueue()  # its `put` may interrupt its own `put`: made for signals
         self._heard: list[int] = []
-        self._is_closed = False
+        self._is_closed = self._is_abandoned = False
 
     def run(self) -> int:
         """To the end; the exit code."""
@@ -162,47 +156,32 @@ class _Waiting:
             run.stop(signum=signum)
         elif signum in _KILLING:
             run.kill()
-            self._console.abandon()
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._is_abandoned = True
+        self._console.abandon()
 
     def _drain(self) -> None:
         """Wait until everything is written, unless a signal comes: then the reader is what keeps us."""
-        while (word := self._words.get()) != "written":
+        while not self._is_abandoned and (word := self._words.get()) != "written":
             if word == "closed":
                 self._is_closed = True
             elif isinstance(word, int):
                 self._heard.append(word)
-                self._console.abandon()
-                return
+                self._abandon()
 
     def _tell(self, run: Run[Any], error: BaseException) -> None:
-        try:
-            print(self._words_of(run, error), end="", file=sys.stderr, flush=True)
-        except (OSError, ValueError):
-            pass  # nobody is there to read it
-
-    def _words_of(self, run: Run[Any], error: BaseException) -> str:
         if isinstance(error, RunStopped) and not isinstance(error, RunTimedOut):
-            return ""  # its reason was told when it came
+            return  # its reason was told when it came
         port = self._command.job.master_port
         if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES) and port:
             why = "is in use" if error.errno == errno.EADDRINUSE else "may not be used by you"
-            return f"ipyelastic run: --master-port {port}: this port {why}; leave it out for one that is free\n"
-        words = rank_words(error, run.nproc)
-        if not isinstance(error, ChildFailedError):
-            words = f"{type(error).__name__}: {error}" + (f"\n\n{words}" if words else "")
-        logs = f"\nlog files: {run.log_dir}" if run.log_dir else ""
-        return f"\n{words}\n{logs}\n"
+            say(f"--master-port {port}: this port {why}; leave it out for one that is free")
+        else:
+            tell_failure(error, run.nproc, run.log_dir)
 
     def _exit_code(self, error: BaseException | None) -> int:
         if self._heard:
             return 128 + self._heard[0]
-        if self._is_closed:
-            return 128 + signal.SIGPIPE
-        if error is None:
-            return 0
-        if isinstance(error, RunTimedOut):
-            return TIMED_OUT
-        if isinstance(error, ChildFailedError):
-            code = error.get_first_failure()[1].exitcode
-            return 128 - code if code < 0 else code or 1
-        return 1
+        return 128 + signal.SIGPIPE if self._is_closed else exit_code(error)

@@ -66,7 +66,7 @@ def launch(
             with `args` (text, numbers, paths) as its command line; its values are None.
         nproc: A number, `"gpu"`, `"cpu"` or `"auto"`; None: the visible GPUs, else 1.
         options: Fields of `RunOptions` (`timeout`, `start_method`, `env`, `seed`, `log_dir`, `grace`, `stop_signal`,
-            `gpus`, `numa`, `virtual_local_rank`, `ranks` whose output is shown, `ui="none"` to show none).
+            `gpus`, `numa`, `virtual_local_rank`, `max_restarts`, `ranks` whose output is shown, `ui="none"` to show none).
             `engine="here"`: one rank in this very process and thread, for debugging; the run has ended on return, and
             its failure has the function's own frames.
 

@@ -423,8 +423,8 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         """The run's folder; empty before its start.
 
         `run.json` in it says what the run was and how it ended; `attempt_0/<rank>/` holds that rank's `stdout.log`
-        and `stderr.log`, `attempt_1/` those of a first restart. Without `--log-dir` it goes when this process ends well;
-        that of a failed run stays a week.
+        and `stderr.log`, `attempt_1/` those of a first restart. Without `--log-dir` it goes when this process ends
+        well; that of a failed run stays a week.
         """
         return self._engine.logs.run_log_dir
 
