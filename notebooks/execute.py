@@ -34,7 +34,7 @@ from ipyelastic.terms import env
 
 __all__ = ["main"]
 
-CELL_TIMEOUT_S = 120
+CELL_TIMEOUT_S = 300
 MEANT_TO_FAIL = "raises-exception"  # Jupyter's own tag: Run All goes on after such a cell
 # nbconvert's own page without the scripts it would fetch: require.js, MathJax and Mermaid.
 PAGE = """

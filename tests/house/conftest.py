@@ -14,6 +14,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+_LONGEST_S = 600  # 20 times what the slowest notebook takes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that executes a notebook may take that long."""
+    for item in items:
+        if "execute" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(_LONGEST_S))
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def execute(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Execut
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=100,
+            timeout=_LONGEST_S - 60,
         )
         return Execution(ended.returncode, ended.stdout, folder)
 

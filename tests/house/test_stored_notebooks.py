@@ -53,7 +53,7 @@ def stored(name):
 
 
 def test_there_are_notebooks():
-    assert {"quickstart", "everyday", "panel", "failures"} <= set(NAMES)
+    assert {"quickstart", "everyday", "panel", "failures", *TORCH} <= set(NAMES)
 
 
 @pytest.mark.slow

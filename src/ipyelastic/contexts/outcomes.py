@@ -28,6 +28,8 @@ from .users_code import Interrupted, UsersCode
 
 __all__ = ["Outcomes", "stacks_file"]
 
+_TEARDOWN_NS = 2_000_000_000  # of a killed process, whose memory is freed before it can be reaped
+
 
 class Outcomes:
     """The ranks of one start, by local rank.
@@ -67,6 +69,7 @@ class Outcomes:
         self._words: dict[int, RankWord] = {}
         self._unloadable: dict[int, str] = {}
         self._left: set[int] = set()  # ranks whose value was being loaded when the run was stopped
+        self._heard_killed_ns: dict[int, int] = {}  # ranks that got a SIGKILL before anybody was asked to end
         self.why = ""
         self._why_ns = 0
         self.lost = ""
@@ -128,6 +131,9 @@ class Outcomes:
         failure = self._judge(rank, report)
         if failure is not None:
             self.failures[rank] = failure
+            if rank not in self._words and not report["why"] and report["code"] == -signal.SIGKILL:
+                self._heard_killed_ns[rank] = failure.timestamp_ns
+            self._date_deaths()
             if failure.stacks:
                 self._emit(StackDump(self._global(rank), failure.stacks))
         elif report["code"] != 0 and not report["why"]:
@@ -135,6 +141,16 @@ class Outcomes:
             self._emit_note(f"rank {self._global(rank)} had handed over its value and then ended with {how}")
         ended = WorkerEnded(self._global(rank), rank, report["pid"], report["code"], failure, self._settings.attempt)
         self._emit(ended)
+
+    def _date_deaths(self) -> None:
+        """Let a rank that somebody killed have died before the peers that failed just before we heard of it.
+
+        The kernel closes its sockets before it can be reaped: what they say is that they lost their connection to it.
+        """
+        raised_ns = [failure.timestamp_ns for failure in self.real_failures.values() if failure.exitcode >= 0]
+        for rank, heard_ns in self._heard_killed_ns.items():
+            just_before = [moment for moment in raised_ns if 0 <= heard_ns - moment < _TEARDOWN_NS]
+            self.failures[rank].timestamp_ns = min([heard_ns, *(moment - 1 for moment in just_before)])
 
     def _judge(self, rank: int, report: dict[str, Any]) -> ProcessFailure | None:
         """Whether and why this rank failed; None when its value is here."""

@@ -65,6 +65,7 @@ class Group:
         self.is_heard = True  # until the owner closes its end
         self._killed: set[int] = set()
         self._spares: Spares | None = None
+        self._sent_sigkill: set[int] = set()  # ranks, by pid
         self._unsent: deque[bytes] = deque()
         self._status = _status_page(nprocs)
         self._why = ""
@@ -140,13 +141,16 @@ class Group:
         """One of our ranks was reaped."""
         local_rank = self.alive.pop(pid)
         word, code = os.pread(self._status, 1, local_rank), os.waitstatus_to_exitcode(status)
+        # A SIGKILL that is not ours had hit it before we asked it to end because of a peer: its sockets close before it
+        # can be reaped, so a peer that lost its connection to it may fail, and be heard of, earlier.
+        is_foreign = code == -signal.SIGKILL and pid not in self._sent_sigkill and self._why == "peer failed"
         self.report(
             ev="exit",
             rank=local_rank,
             pid=pid,
             code=code,
             time_ns=time.monotonic_ns(),
-            why=self._why,
+            why="" if is_foreign else self._why,
         )
         is_fine = word == worker.WITH_VALUE or (self.policy.is_exit_0_fine and code == 0)
         if not is_fine and self.policy.fail_fast and not self._why:
@@ -166,7 +170,7 @@ class Group:
         self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
         if grace > 0:
             for pid in self.alive:
-                send(pid, self.policy.stop_signal if signum is None else signum)
+                self._send(pid, self.policy.stop_signal if signum is None else signum)
                 send(pid, signal.SIGCONT)
         else:
             self.tick(now)
@@ -175,7 +179,12 @@ class Group:
         """SIGKILL one rank, or all of them and their sessions."""
         for pid, rank in self.alive.items():
             if local_rank in (None, rank):
-                send(pid, signal.SIGKILL)
+                self._send(pid, signal.SIGKILL)
+
+    def _send(self, pid: int, signum: int) -> None:
+        if signum == signal.SIGKILL:
+            self._sent_sigkill.add(pid)
+        send(pid, signum)
 
     def request(self, message: dict[str, Any]) -> None:
         """Do what the owner asks on the run channel."""
@@ -192,7 +201,7 @@ class Group:
         elif kind == "signal":
             for pid, rank in self.alive.items():
                 if message.get("rank") in (None, rank):
-                    send(pid, message["signal"])
+                    self._send(pid, message["signal"])
         elif kind == "close":
             self.stop("closed", grace_s=0.0)
 
@@ -224,7 +233,7 @@ class Group:
             self._kill_at = None
             for pid in self.alive:
                 kill_group(pid)
-                send(pid, signal.SIGKILL)  # in case it has not reached its setsid yet
+                self._send(pid, signal.SIGKILL)  # in case it has not reached its setsid yet
         if self._give_up_at is not None and now >= self._give_up_at:
             self._end()
 

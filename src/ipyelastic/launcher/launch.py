@@ -160,7 +160,7 @@ def launch_agent(
 
 def _values(result: RunResult, name: str, config: LaunchConfig) -> dict[int, Any]:
     if not result.is_failed():
-        return result.return_values
+        return dict(sorted(result.return_values.items()))  # by rank, whichever ended first
     logs = config.logs_specs
     if isinstance(logs, DefaultLogsSpecs) and logs.root_log_dir.startswith(retention.root_folder() + os.sep):
         retention.mark_failed(logs.run_log_dir)
