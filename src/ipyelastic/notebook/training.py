@@ -9,16 +9,16 @@ Source: accelerate 1.15, signature and public documentation of `notebook_launche
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..engines.cause import port_trouble
 from ..engines.results import Quiet, Results
 from ..launcher import defaults
 from ..launcher.options import RunOptions
 from ..terms import env
-from ..terms.errors import OptionError, nearest
+from ..terms.errors import OptionError, RendezvousConnectionError, nearest
 from ..view.text import PrefixedText, templated_prefix
 from .foreground import run_in_foreground
 from .front_end import is_live_front_end
@@ -140,10 +140,10 @@ def _launched(
             name=getattr(function, "__name__", type(function).__name__),
             rendezvous=(str(master_addr), port),
         )
-    except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES) or not port:
+    except (OSError, RendezvousConnectionError) as error:
+        why = port_trouble(error)
+        if not why or not port:
             raise
-        why = "is in use" if error.errno == errno.EADDRINUSE else "may not be used by you"
         raise OptionError(f"use_port={port}: this port {why}; give another, or 0 for any that is free") from None
     finally:
         interrupts.give_back()
