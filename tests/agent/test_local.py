@@ -90,7 +90,7 @@ def test_a_group_that_fails_twice_succeeds_at_the_third_attempt(new_agent: MakeA
 
 
 def test_programs_are_restarted_too(new_agent: MakeAgent) -> None:
-    agent = new_agent(sys.executable, "-c", bodies.PROGRAM, 2, "${local_rank}", max_restarts=2)
+    agent = new_agent(sys.executable, "-c", bodies.PROGRAM, 2, "${local_rank}", max_restarts=2)  # torch's macro
     result = agent.run()
     assert result.state == WorkerState.SUCCEEDED
     assert result.return_values == {0: None, 1: None}
@@ -147,6 +147,17 @@ def test_every_attempt_has_a_port_of_its_own(new_agent: MakeAgent) -> None:
 def test_every_start_method_restarts(new_agent: MakeAgent, method: str) -> None:
     result = new_agent(bodies.fail_until, 1, max_restarts=1, start_method=method).run()
     assert {value[0] for value in result.return_values.values()} == {1}
+
+
+def test_an_end_is_noticed_at_once_however_long_the_interval(new_agent: MakeAgent) -> None:
+    agent = new_agent(bodies.fail_until, 1, max_restarts=1)
+    agent.get_worker_group().spec.monitor_interval = 3600
+    assert {value[0] for value in agent.run().return_values.values()} == {1}
+
+
+def test_arguments_of_our_own_launches_are_handed_on_as_they_are(new_agent: MakeAgent) -> None:
+    values = new_agent(bodies.give, "$$ ${local_rank}", **OURS).run().return_values
+    assert values == {0: "$$ ${local_rank}", 1: "$$ ${local_rank}"}
 
 
 # ---- what is told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -11,12 +12,15 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import ipyelastic.compat
-from ipyelastic.compat import utils
-from ipyelastic.compat.utils import api
+from ipyelastic.compat import control_plane, utils
+from ipyelastic.compat.agent.server import health_check_server
+from ipyelastic.compat.utils import api, data, distributed
 from ipyelastic.compat.utils.log_level import get_log_level
 from ipyelastic.compat.utils.logging import get_logger
 
@@ -122,3 +126,133 @@ def test_every_compat_module_imports_without_torch() -> None:
 def test_every_exported_name_is_there(name: str) -> None:
     module = importlib.import_module(name)
     assert [export for export in getattr(module, "__all__", ()) if not hasattr(module, export)] == []
+
+
+def test_a_free_port_is_that_of_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Held:
+        closed = False
+
+        def getsockname(self) -> tuple[str, int]:
+            return ("localhost", 1234)
+
+        def close(self) -> None:
+            self.closed = True
+
+    held = Held()
+    monkeypatch.setattr(distributed, "get_socket_with_port", lambda: held)
+    assert distributed.get_free_port() == 1234
+    assert held.closed
+
+
+@pytest.mark.parametrize(
+    ("n", "start", "expected"),
+    [(0, 0, []), (1, 0, [0]), (3, 0, [0, 1, 1, 2, 2, 2]), (3, 2, [2, 2, 2]), (3, 3, []), (-1, 0, [])],
+)
+def test_epochs_follow_each_other(n: int, start: int, expected: list[int]) -> None:
+    asked: list[int] = []
+
+    def epoch(number: int) -> Iterator[int]:
+        asked.append(number)
+        return iter([number] * (number + 1))
+
+    cycling = data.CyclingIterator(n, epoch, start)
+    assert iter(cycling) is cycling
+    assert list(cycling) == expected
+    assert list(cycling) == []
+    assert asked == list(range(start, n))
+
+
+_TORCHS = """
+    import sys
+
+    class Block:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "torch":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Block())
+    from ipyelastic.compat import control_plane
+    from ipyelastic.compat.utils import data, distributed
+
+    def serve():
+        import os
+        os.environ["TORCH_WORKER_SERVER_SOCKET"] = "/nowhere/socket"
+        with control_plane.worker_main():
+            pass
+
+    for use in (
+        lambda: data.ElasticDistributedSampler,
+        lambda: data.elastic_distributed_sampler.ElasticDistributedSampler,
+        lambda: distributed.create_c10d_store(True, "localhost"),
+        serve,
+    ):
+        try:
+            use()
+        except ImportError as error:
+            print(error.name, "torch" in str(error))
+"""
+
+
+def test_names_that_only_torch_has_say_so_when_they_are_used() -> None:
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(_TORCHS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "torch True\n" * 4
+
+
+def test_a_name_that_nobody_has_is_an_attribute_error() -> None:
+    for module in (data, data.elastic_distributed_sampler):
+        with pytest.raises(AttributeError, match="has no attribute 'Sampler'"):
+            module.Sampler
+
+
+def test_a_workers_main_function_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TORCH_WORKER_SERVER_SOCKET", raising=False)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+
+    @control_plane.worker_main()
+    def main(value: int) -> int:
+        return 6 // value
+
+    assert main(2) == 3
+    assert not (tmp_path / "error.json").exists()
+    with pytest.raises(SystemExit), control_plane.worker_main():
+        sys.exit(0)
+    assert not (tmp_path / "error.json").exists()
+    with pytest.raises(ZeroDivisionError):
+        main(0)
+    written = json.loads((tmp_path / "error.json").read_text())
+    assert written["message"]["message"].startswith("ZeroDivisionError: ")
+    assert "return 6 // value" in written["message"]["extraInfo"]["py_callstack"]
+
+
+def test_a_worker_server_listens_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def server(path: str) -> Iterator[None]:
+        told.append(f"listens at {path}")
+        yield
+        told.append("ended")
+
+    monkeypatch.setattr(control_plane, "_worker_server", server)
+    monkeypatch.setenv("TORCH_WORKER_SERVER_SOCKET", "/a/socket")
+    with control_plane.worker_main():
+        assert told == ["listens at /a/socket"]
+    assert told == ["listens at /a/socket", "ended"]
+
+
+def test_a_health_check_server_is_a_place_for_one(caplog: pytest.LogCaptureFixture) -> None:
+    def alive() -> int:
+        return 5
+
+    made = health_check_server.create_healthcheck_server(alive_callback=alive, port=1, timeout=60)
+    assert type(made) is health_check_server.HealthCheckServer
+    assert made.alive_callback is alive
+    with caplog.at_level(logging.INFO, logger="ipyelastic"):
+        made.start()
+        made.stop()
+    assert [record.getMessage() for record in caplog.records] == [
+        "No health check server started",
+        "Stopping noop health check server.",
+    ]

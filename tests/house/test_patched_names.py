@@ -12,10 +12,14 @@ from unittest import mock
 
 import pytest
 
+from ipyelastic.agent import watching
+from ipyelastic.compat import events as compat_events
 from ipyelastic.compat import multiprocessing as compat
 from ipyelastic.compat.multiprocessing import DefaultLogsSpecs, Std, api, start_processes, tail_log
 from ipyelastic.compat.multiprocessing.subprocess_handler import SubprocessHandler, subprocess_handler
 from ipyelastic.compat.numa import binding
+from ipyelastic.telemetry import events as telemetry_events
+from ipyelastic.telemetry import metrics as telemetry_metrics
 
 API = "ipyelastic.compat.multiprocessing.api"
 
@@ -218,3 +222,60 @@ def test_patched_registry_is_what_handlers_are_registered_in() -> None:
         params = registry.RendezvousParameters("c10d", "localhost:0", "run", 1, 1)
         assert registry.get_rendezvous_handler(params) is create.return_value
     create.assert_called_once_with(params)
+
+
+def _event() -> compat_events.Event:
+    return compat_events.Event("n", compat_events.EventSource.AGENT)
+
+
+def test_patched_event_names_reach_who_records() -> None:
+    name = "ipyelastic.compat.events"
+    with mock.patch(f"{name}._get_or_create_logger") as made:
+        telemetry_events.record(_event(), "mine")
+    made.assert_called_once_with("mine")
+    made.return_value.info.assert_called_once_with(_event().serialize())
+    with mock.patch(f"{name}.get_logging_handler", return_value=logging.StreamHandler()) as asked:
+        with mock.patch(f"{name}.record_rdzv_event") as recorded:
+            telemetry_events.construct_and_record_rdzv_event("rid", "msg", compat_events.NodeState.RUNNING)
+        assert asked.call_args.args == ("dynamic_rendezvous",)
+    assert recorded.call_args.args[0].run_id == "rid"
+    with mock.patch(f"{name}.record") as recorded:
+        telemetry_events.record(_event(), "null")
+    recorded.assert_called_once_with(_event(), "null")
+
+
+def test_patched_handlers_are_where_events_go() -> None:
+    heard = mock.Mock(spec=logging.Handler, level=0)
+    with mock.patch("ipyelastic.compat.events.handlers._log_handlers", {"of a patch": heard}):
+        compat_events.record(_event(), "of a patch")
+    assert heard.handle.called
+    logging.getLogger("torchelastic-events-of a patch").handlers.clear()
+    compat_events._events_loggers.pop("of a patch")
+
+
+def test_patched_metric_names_reach_who_measures() -> None:
+    name = "ipyelastic.compat.metrics.api"
+    with mock.patch(f"{name}.getStream") as stream, mock.patch(f"{name}._get_metric_name", return_value="patched"):
+        telemetry_metrics.put_metric("a", 1)
+        telemetry_metrics.prof(abs)(1)
+    assert [call.args[0] for call in stream.return_value.add_value.call_args_list] == [
+        "a",
+        "patched.success",
+        "patched.duration.ms",
+    ]
+
+
+def test_patched_health_check_is_what_an_agent_makes() -> None:
+    name = "ipyelastic.compat.agent.server.health_check_server.create_healthcheck_server"
+    with mock.patch(name) as made:
+        assert watching.create_healthcheck_server is made
+    assert watching.create_healthcheck_server is not made
+
+
+@pytest.mark.parametrize("module", ["timer.api", "timer.local_timer", "timer.file_based_local_timer"])
+def test_patched_timer_names_reach_their_rooms(module: str) -> None:
+    face = importlib.import_module(f"ipyelastic.compat.{module}")
+    rooms = {room for name in ("logger", "time") for room in face._rooms[name]}
+    assert rooms
+    with mock.patch(f"ipyelastic.compat.{module}.time") as fake:
+        assert {room.time for room in rooms} == {fake}

@@ -18,7 +18,7 @@ from support import agent_process
 from support.gates import Gate
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(600)]
 
 StartAgent = Callable[..., "_Agent"]
 _SOON_S = 120.0  # imports torch, meets, restarts; on a busy machine

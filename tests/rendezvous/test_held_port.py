@@ -65,6 +65,15 @@ def test_held_port_is_refused_without_reuse_and_can_be_listened_on_with_it(
             pass
 
 
+def test_rank_0_may_ask_for_reuse_of_address_and_port_both(held: HeldPort) -> None:
+    # gRPC, and so JAX's coordinator, sets both.
+    with closing(socket.socket()) as rank_0:
+        rank_0.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        rank_0.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        rank_0.bind(("", held.port))
+        rank_0.listen()
+
+
 def test_port_that_somebody_listens_on_cannot_be_held() -> None:
     with closing(bound(socket.AF_INET, "", 0, reuse=True)) as other:
         other.listen()

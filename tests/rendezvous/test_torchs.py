@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,45 @@ def test_two_processes_form_one_rendezvous_and_its_end_is_our_error() -> None:
     assert by_rank[0].pop("master") == by_rank[1].pop("master")
     same = {"world_size": 2, "everybody": ["node 0", "node 1"], "use_agent_store": True}
     assert by_rank == [{"rank": rank, **same} for rank in range(2)]
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # torch looks once a second, and gives up a node after five
+def test_node_joins_later_and_its_death_leaves_the_other() -> None:
+    port = HeldPort()
+    with ExitStack() as stack:
+        stack.callback(port.close)
+        host, guest = (stack.enter_context(changing_node(port.port, role)) for role in ("host", "guest"))
+
+        def told(node: subprocess.Popen[str], nodes: int) -> None:
+            print(nodes, file=node.stdin, flush=True)
+
+        def met(node: subprocess.Popen[str]) -> list[int]:
+            assert node.stdout is not None
+            found: list[int] = json.loads(node.stdout.readline())
+            return found
+
+        told(host, 1)
+        *alone, first_port = met(host)
+        assert alone == [0, 1]
+        told(host, 2)
+        told(guest, 2)
+        (*one, port_of_one), (*other, port_of_other) = sorted([met(host), met(guest)])
+        assert (one, other) == ([0, 2], [1, 2])
+        assert port_of_one == port_of_other != first_port
+        guest.kill()
+        guest.wait()
+        told(host, 1)
+        assert met(host)[:2] == [0, 1]
+
+
+@contextmanager
+def changing_node(port: int, role: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(NODE.with_name("changing_node.py")), str(port), role]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
+        yield node
+        node.kill()
 
 
 @pytest.mark.torch

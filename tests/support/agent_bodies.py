@@ -21,6 +21,11 @@ if attempt < int(sys.argv[1]) and rank == 1:
 """
 
 
+def give(value: object) -> object:
+    """The argument."""
+    return value
+
+
 def attempt() -> int:
     """The number of this attempt."""
     return int(os.environ["TORCHELASTIC_RESTART_COUNT"])
@@ -65,3 +70,15 @@ def fail_beside_one_that_ignores(gate: str) -> None:
         block()
     with open(gate, "rb"):
         sys.exit(3)
+
+
+def run_out_of_time(gate: str) -> int:
+    """In the first attempt, wait longer than a timer of this worker allows."""
+    from ipyelastic.timer.countdown import configure, expires
+    from ipyelastic.timer.pipe_client import FileTimerClient
+
+    if attempt() == 0:
+        configure(FileTimerClient(os.environ["TORCHELASTIC_TIMER_FILE"]))
+        with expires(after=0.05, scope="too long"):
+            wait_at(gate)
+    return attempt()

@@ -146,7 +146,8 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
             envs[rank] = worker_environment(worker_group, worker, base_env, restart_count)
             if settings.signals:  # torch's workers inherit it from their agent
                 envs[rank][env.SIGNALS_TO_HANDLE] = settings.signals
-            args[rank] = own_args(spec.args, rank)
+            # Of our own launches the arguments are values, not words of a command: "$$" in them means "$$".
+            args[rank] = own_args(spec.args, rank) if settings.is_torchs else spec.args
             if prefixes is not None and self._log_line_prefix_template is not None:
                 prefixes[rank] = line_prefix(self._log_line_prefix_template, spec.role, worker)
         self._setup_local_watchdog(envs)

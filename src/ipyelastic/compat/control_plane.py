@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from ..rendezvous.torchs import torchs_module
 from ..terms import env
 from .multiprocessing.errors import get_error_handler, record
-from .utils._torchs import torchs
 
 __all__ = ["worker_main"]
 
@@ -17,7 +17,8 @@ TORCH_WORKER_SERVER_SOCKET = env.WORKER_SERVER_SOCKET
 
 @contextmanager
 def _worker_server(socket_path: str) -> Iterator[None]:
-    with torchs("torch.distributed.elastic.control_plane", "_worker_server")(socket_path):
+    torchs = torchs_module("torch.distributed.elastic.control_plane", f"{TORCH_WORKER_SERVER_SOCKET}={socket_path}")
+    with torchs._worker_server(socket_path):
         yield
 
 

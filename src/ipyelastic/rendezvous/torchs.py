@@ -63,6 +63,10 @@ class TorchRendezvous(RendezvousHandler):
 
     def next_rendezvous(self) -> RendezvousInfo:
         """Torch's, which waits for the other nodes; raises our errors, torch's as their cause."""
+        # Torch 2.13's dynamic handler says where the master is in its first round only: a node that joins a later one
+        # asks a table in which nobody wrote it, and gives up. Forgotten, it is agreed on anew with every round.
+        if getattr(self._handler, "_bootstrap_store_info", None) is not None:
+            self._handler._bootstrap_store_info = None
         with translated_errors():
             found = self._handler.next_rendezvous()
         master = found.bootstrap_store_info

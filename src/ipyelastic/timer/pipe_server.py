@@ -88,8 +88,8 @@ class FileTimerServer:
         self._open()
         self._stopping.clear()
         self._watchdog_thread = threading.Thread(target=self._watchdog_loop, daemon=self._daemon)
+        self._tell("watchdog started", None)  # before the thread has anything to tell
         self._watchdog_thread.start()
-        self._tell("watchdog started", None)
 
     def stop(self) -> None:
         """Stop watching and remove the pipe. Idempotent; it can be started again."""

@@ -5,13 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from ._torchs import torchs
+from ...rendezvous.torchs import torchs_module
 from .api import get_socket_with_port
-from .logging import get_logger
 
 __all__ = ["create_c10d_store", "get_free_port", "get_socket_with_port"]
-
-logger = get_logger(__name__)
 
 
 def get_free_port() -> int:
@@ -38,5 +35,7 @@ def create_c10d_store(
 
     Raises ImportError when torch is not installed.
     """
-    make = torchs("torch.distributed.elastic.utils.distributed", "create_c10d_store")
-    return make(is_server, server_addr, server_port, world_size, timeout, wait_for_workers, retries, use_libuv)
+    torchs = torchs_module("torch.distributed.elastic.utils.distributed", "create_c10d_store")
+    return torchs.create_c10d_store(
+        is_server, server_addr, server_port, world_size, timeout, wait_for_workers, retries, use_libuv
+    )

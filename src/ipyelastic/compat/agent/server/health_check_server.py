@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ....agent import watching as _watching
 from ....telemetry import health_check as _health_check
 from ....telemetry.health_check import HealthCheckServer, create_healthcheck_server, log
 from ..._face import face
 
 __all__ = ["HealthCheckServer", "create_healthcheck_server", "log"]
 
-face(__name__, {"create_healthcheck_server": [_health_check], "log": [_health_check]})
+face(__name__, {"create_healthcheck_server": [_health_check, _watching], "log": [_health_check]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._torchs import torchs
+from ....rendezvous.torchs import torchs_module
 
 if TYPE_CHECKING:
     ElasticDistributedSampler = Any
@@ -14,5 +14,5 @@ __all__ = ["ElasticDistributedSampler"]
 
 def __getattr__(name: str) -> Any:
     if name == "ElasticDistributedSampler":
-        return torchs("torch.distributed.elastic.utils.data.elastic_distributed_sampler", name)
+        return getattr(torchs_module("torch.distributed.elastic.utils.data.elastic_distributed_sampler", name), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
