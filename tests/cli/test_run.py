@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -246,6 +247,17 @@ def test_log_line_prefix_template_is_torchs(command: Command, script: Script) ->
     script("print('out')")
     template = {"TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": "${role_name}/${rank}: "}
     assert command("run", "train.py", env=template).out == "default/0: out\n"
+
+
+def test_a_port_in_use_is_named_in_one_line(command: Command, script: Script) -> None:
+    script("print('ran')")
+    with socket.socket() as held:
+        held.bind(("", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        ended = command("run", "-n", "1", "--master_port", str(port), "train.py")
+    said = f"ipyelastic run: --master-port {port}: this port is in use; leave it out for one that is free\n"
+    assert (ended.code, ended.out, ended.err) == (1, "", said)
 
 
 # ------------------------------------------------------------------------------------------------------------- endings

@@ -53,7 +53,7 @@ def asked(kernel: Kernel, cell: str) -> tuple[list[str], str]:
         ("%elastic_run --st|", ["--start-method", "--stop-signal"], "--st"),
         ("%%elastic_run -n 2 --st|\nprint(1)", ["--start-method", "--stop-signal"], "--st"),
         ("x = 1\nvalues = %elastic_run -n 2 --no|", ["--no-virtual-local-rank"], "--no"),
-        ("%%elastic_run --num|", ["--numa", "--num-processes"], "--num"),
+        ("%%elastic_run --num|", ["--numa", "--num-processes", "--numa-binding"], "--num"),
         ("%%elastic_run --b|g -n 2\n1", ["--bg"], "--b"),
         ("%elastic_run --start-method s|", ["spawn"], "s"),
         ("%elastic_run --start-method=|", ["forkserver", "spawn", "fork"], ""),

@@ -9,7 +9,6 @@ Runs in: owner (a shell's process), main thread.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Literal
 
+from ..engines.cause import port_trouble
 from ..engines.run import Run
 from ..engines.scripts import check_script_options, find_module, find_script
 from ..launcher.grammar import HelpWanted
@@ -175,9 +175,8 @@ class _Waiting:
         if isinstance(error, RunStopped) and not isinstance(error, RunTimedOut):
             return  # its reason was told when it came
         port = self._command.job.master_port
-        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES) and port:
-            why = "is in use" if error.errno == errno.EADDRINUSE else "may not be used by you"
-            say(f"--master-port {port}: this port {why}; leave it out for one that is free")
+        if port and (trouble := port_trouble(error)):
+            say(f"--master-port {port}: this port {trouble}; leave it out for one that is free")
         else:
             tell_failure(error, run.nproc, run.log_dir)
 

@@ -8,13 +8,14 @@ Runs in: owner. A notebook shows the same words by itself (notebook/traceback.py
 from __future__ import annotations
 
 import dataclasses
+import errno
 
-from ..terms.errors import ChildFailedError, RankTraceback, RunTimedOut
+from ..terms.errors import ChildFailedError, RankTraceback, RendezvousConnectionError, RunTimedOut
 from ..view.report import report
 from ..view.stacks import trimmed_stacks
 from .showing import place
 
-__all__ = ["rank_words", "with_cause"]
+__all__ = ["port_trouble", "rank_words", "with_cause"]
 
 
 def with_cause(error: BaseException, world_size: int) -> None:
@@ -22,6 +23,13 @@ def with_cause(error: BaseException, world_size: int) -> None:
     words = rank_words(error, world_size)
     if words and error.__cause__ is None:
         error.__cause__ = RankTraceback(words)
+
+
+def port_trouble(error: BaseException) -> str:
+    """Why the port that was asked for cannot be had (`is in use`), to follow its name; empty for other errors."""
+    origin = error.__cause__ if isinstance(error, RendezvousConnectionError) else error
+    number = origin.errno if isinstance(origin, OSError) else None
+    return {errno.EADDRINUSE: "is in use", errno.EACCES: "may not be used by you"}.get(number or 0, "")
 
 
 def rank_words(error: BaseException, world_size: int) -> str:

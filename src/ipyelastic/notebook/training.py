@@ -9,11 +9,11 @@ Source: accelerate 1.15, signature and public documentation of `notebook_launche
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..engines.cause import port_trouble
 from ..engines.results import Quiet, Results
 from ..launcher import defaults
 from ..launcher.options import RunOptions
@@ -140,11 +140,10 @@ def _launched(
             name=getattr(function, "__name__", type(function).__name__),
             rendezvous=(str(master_addr), port),
         )
-    except RendezvousConnectionError as error:
-        reason = getattr(error.__cause__, "errno", None)
-        if reason not in (errno.EADDRINUSE, errno.EACCES) or not port:
+    except (OSError, RendezvousConnectionError) as error:
+        why = port_trouble(error)
+        if not why or not port:
             raise
-        why = "is in use" if reason == errno.EADDRINUSE else "may not be used by you"
         raise OptionError(f"use_port={port}: this port {why}; give another, or 0 for any that is free") from None
     finally:
         interrupts.give_back()
