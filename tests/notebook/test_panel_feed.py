@@ -139,3 +139,9 @@ def test_attempts_are_told_apart():
     feed.divide("--- attempt 2 ---")
     feed.take(chunk("second\n", "stderr"))
     assert delta(feed) == f"{ERR}first\r\x18\n\x1b[0m\x1b[2m--- attempt 2 ---\x1b[0m\n{ERR}second\n"
+
+
+def test_of_a_bar_that_is_drawn_very_often_the_last_state_is_shown():
+    feed = RankFeed()
+    feed.take(chunk("before\n" + "".join(f"\r{n:5}/9999" for n in range(10_000))))
+    assert delta(feed) == OUT + "before\n\r 9999/9999"

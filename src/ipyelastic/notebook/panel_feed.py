@@ -12,6 +12,7 @@ import re
 from collections import deque
 
 from ..terms.events import OutputChunk, Stream
+from ..view.late_screen import thinned
 from ..view.text import skipped_words
 
 __all__ = ["RankFeed", "MOST_PER_TICK"]
@@ -55,7 +56,8 @@ class RankFeed:
             self._skipped_bytes += self._size + chunk.skipped_bytes
             self._segments.clear()
             self._size = 0
-        text = tinted(chunk.text) if chunk.stream == "stderr" else chunk.text
+        text = thinned(chunk.text)  # of a bar that is drawn a thousand times a tick, what the eye can see
+        text = tinted(text) if chunk.stream == "stderr" else text
         self._add(chunk.stream, text.encode("utf-8", "replace"))
         if self._size > 4 * MOST_PER_TICK:
             self._skip_to(MOST_PER_TICK)
