@@ -47,6 +47,18 @@ def test_attempts_are_counted_from_one():
     assert run_state(facts(), board.snapshot(), {})["detail"] == "1 rank · attempt 2"
 
 
+def test_earlier_attempts_and_why_there_is_no_other_stand_below_the_failure():
+    board = Board(1, 3)
+    board(RunRestarted(1, "rank 0 failed: ValueError: bad"))
+    board(WorkerStarted(0, 0, 10, 1))
+    board(WorkerEnded(0, 0, 10, 1, failure(0, 5), 1))
+    board(RunEnded("failed", 1.0, why_not_restarted="not started again: the code itself is wrong"))
+    words = run_state(facts(max_restarts=3), board.snapshot(), {})["failure"]["words"]
+    assert "(local_rank 0, attempt 2 of 4)" in words
+    assert "ValueError: bad" in words
+    assert "not started again: the code itself is wrong" in words
+
+
 def test_a_stop_that_was_asked_for_counts_down_until_the_end():
     board = board_of(1, WorkerStarted(0, 0, 10))
     assert run_state(facts(grace_left_s=4.0), board.snapshot(), {})["status"] == "stopping"

@@ -123,7 +123,14 @@ def _failure(
     failures = {entry.rank: entry.failure for entry in board.ranks if entry.failure is not None}
     exception = failures[rank].exception
     stacks = failures[rank].stacks or board.ranks[rank].stacks
-    words = report(failures, world_size=board.world_size, attempt=board.attempt, max_restarts=facts.max_restarts)
+    words = report(
+        failures,
+        world_size=board.world_size,
+        attempt=board.attempt,
+        max_restarts=facts.max_restarts,
+        earlier=board.tries.earlier,
+        why_not_restarted=board.tries.why_not_restarted,
+    )
     return FailureWords(
         rank=rank,
         words="\n".join(filter(None, [words, trouble])),
