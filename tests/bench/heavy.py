@@ -19,35 +19,44 @@ from goals import ARRAY, FRESH, GROWTH, IDLE, OURS, PRINT, RESULT, STOP
 
 from support.kernels import Kernel
 
-__all__ = ["measure_heavy", "measure_fresh_kernels", "measure_idle"]
+__all__ = ["measure_heavy", "measure_growth", "measure_fresh_kernels", "measure_idle"]
 
 _MIB = 512
 _IDLE_S = 20.0
+_GIB_NEEDED = {"ipyparallel": 16, "loky": 10}  # of memory, at their peak
 _NEEDS = {"pipe": "", "loky": "loky", "ray": "ray", "ipyparallel": "ipyparallel", "accelerate": "accelerate"}
 
 
-def measure_heavy(kernels: dict[str, Kernel], count: int, figures: Figures) -> None:
-    """Each tool once a round; memory is what the ranks hold above what they hold with a small array."""
+def measure_heavy(kernels: dict[str, Kernel], figures: Figures) -> None:
+    """Each tool once; memory is what the ranks hold above what they hold with a small array."""
     missing = kernels["rivals"].value("missing")
-    for _ in range(count):
-        for n in (2, 8):
-            _take(figures, STOP, OURS, n, kernels["bare"], f"measure_stop({n})")
-        _take_copies(figures, OURS, kernels["bare"], "measure_array(8, {mib})")
-        for way in ("loky", "ray", "ipyparallel", "accelerate"):
-            if _NEEDS[way] not in missing:
-                _take_copies(figures, way, kernels["rivals"], f"measure_array({way!r}, 8, {{mib}})")
-        _take(figures, RESULT, OURS, 2, kernels["bare"], f"measure_result(2, {_MIB})")
-        for way in ("pipe", "loky", "ray", "ipyparallel"):
-            if _NEEDS[way] not in missing:
-                _take(figures, RESULT, way, 2, kernels["rivals"], f"measure_result({way!r}, 2, {_MIB})")
-        _take(figures, PRINT, OURS, 1, kernels["bare"], "measure_print(1_000_000)")
-        bare = "redirect to a file, line-buffered"
-        _take(figures, PRINT, bare, 1, kernels["bare"], "measure_print_bare(1_000_000)")
+    there = [way for way, needs in _NEEDS.items() if needs not in missing]
+    for n in (2, 8):
+        _take(figures, STOP, OURS, n, kernels["bare"], f"measure_stop({n})")
+    _take_copies(figures, OURS, kernels["bare"], "measure_array(8, {mib})")
+    for way in [way for way in there if way != "pipe"]:
+        if _free_gib() < _GIB_NEEDED.get(way, 4):
+            figures.remarks.append(f"{ARRAY}, {way}: left out, it takes {_GIB_NEEDED[way]} GiB and less is free")
+            continue
+        _take_copies(figures, way, kernels["rivals"], f"measure_array({way!r}, 8, {{mib}})")
+    _take(figures, RESULT, OURS, 2, kernels["bare"], f"measure_result(2, {_MIB})")
+    for way in [way for way in there if way != "accelerate"]:
+        _take(figures, RESULT, way, 2, kernels["rivals"], f"measure_result({way!r}, 2, {_MIB})")
+    _take(figures, PRINT, OURS, 1, kernels["bare"], "measure_print(1_000_000)")
+    bare = "redirect to a file, line-buffered"
+    _take(figures, PRINT, bare, 1, kernels["bare"], "measure_print_bare(1_000_000)")
+
+
+def measure_growth(kernel: Kernel, count: int, figures: Figures) -> None:
+    """Launches of 1 to 64 ranks."""
     for n in (1, 2, 4, 8, 16, 32, 64):
-        kernels["bare"].run(f"measure_launch({n})")
-        for _ in range(max(3, count)):
-            time.sleep(0.3)
-            _take(figures, GROWTH, OURS, n, kernels["bare"], f"measure_launch({n})")
+        for _ in range(max(3, count // 2)):
+            _take(figures, GROWTH, OURS, n, kernel, f"measure_launch({n})")
+
+
+def _free_gib() -> float:
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) / (1 << 20)
 
 
 def _take(figures: Figures, part: str, tool: str, ranks: int, kernel: Kernel, call: str) -> dict[str, float]:

@@ -36,7 +36,7 @@ def draw(figures: Figures, path: Path) -> None:
         high = [max(row.scaled) - row.median for row in rows]
         axis.barh(places, [row.median for row in rows], color=colours, xerr=[low, high], ecolor="#555555", height=0.7)
         axis.set_xscale("log")
-        axis.set_xlim(left=min(row.median for row in rows) / 4)
+        axis.set_xlim(left=max(min(row.median for row in rows), 0.001) / 4)
         axis.set_yticks(places, [row.tool for row in rows], fontsize=7)
         axis.tick_params(axis="x", labelsize=7)
         axis.invert_yaxis()
@@ -67,5 +67,6 @@ def _draw_growth(figures: Figures, axis: object) -> None:
             axis.plot(sizes, costs, marker="o", label=f"{what} / ranks")  # type: ignore[attr-defined]
     axis.set_xscale("log", base=2)  # type: ignore[attr-defined]
     axis.set_title("Growth: ms per rank, by ranks", fontsize=8, loc="left")  # type: ignore[attr-defined]
-    axis.legend(fontsize=7)  # type: ignore[attr-defined]
+    if axis.lines:  # type: ignore[attr-defined]
+        axis.legend(fontsize=7)  # type: ignore[attr-defined]
     axis.set_ylim(bottom=0)  # type: ignore[attr-defined]
