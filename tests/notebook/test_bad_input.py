@@ -13,7 +13,7 @@ import pytest
 
 from support.gates import Gate
 from support.kernels import CellResult, Kernel
-from support.left import is_running, marked_processes
+from support.left import is_running, run_processes
 from support.waiting import wait_until
 
 Ranks = Callable[..., list[Any]]
@@ -44,14 +44,13 @@ _threads = lambda: sorted(t.name for t in __import__('threading').enumerate() if
 
 @pytest.fixture(autouse=True)
 def next_cell_works(kernel: Kernel) -> Iterator[None]:
-    """After each test: the next cell runs, no thread of a run is there, no process but a fork server."""
+    """After each test: the next cell runs, no thread of a run is there, no process but fork servers and their spares."""
     yield
     after = kernel.run("%elastic_run -n 2 rank")
     assert after.value == "[0: 0, 1: 1]", after.text
     wait_until(lambda: kernel.value("_threads()") == [], 10, f"threads left: {kernel.value('_threads()')}")
     owner = kernel.owner_mark()
-    servers = {int(pid) for pid in re.findall(r"fork server (\d+)", kernel.run("%elastic_status").out)}
-    wait_until(lambda: set(marked_processes(owner)) <= servers, 10, "processes left")
+    wait_until(lambda: run_processes(owner) == [], 10, "processes left")
 
 
 def seen(result: CellResult) -> str:

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Census", "marked_processes", "is_running"]
+from ipyelastic.forkserver.handle import NO_RUN
+
+__all__ = ["Census", "marked_processes", "run_processes", "is_running"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ def marked_processes(owner_mark: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def run_processes(owner_mark: str) -> list[int]:
+    """Live processes of an owner's runs: its ranks, and what those started. Not its fork servers and their spares."""
+    return sorted(set(marked_processes(owner_mark)) - set(marked_processes(f"{owner_mark}-{NO_RUN}")))
 
 
 def is_running(pid: int) -> bool:
