@@ -44,7 +44,7 @@ _threads = lambda: sorted(t.name for t in __import__('threading').enumerate() if
 
 @pytest.fixture(autouse=True)
 def next_cell_works(kernel: Kernel) -> Iterator[None]:
-    """After each test: the next cell runs, no thread of a run is there, no process but fork servers and their spares."""
+    """After each test: the next cell runs, no thread of a run is there, no process but servers and spares."""
     yield
     after = kernel.run("%elastic_run -n 2 rank")
     assert after.value == "[0: 0, 1: 1]", after.text
