@@ -42,7 +42,7 @@ demo: $(DEMO)
 
 test: $(TEST)
 	@$(PY) tests/browser/find_browser.py
-	$(PY) -m pytest -q $(ARGS)
+	$(if $(strip $(ARGS)),$(PY) -m pytest -q $(ARGS),$(PY) tests/all_at_once.py)
 
 test-matrix: $(TEST)
 	@$(PY) tests/browser/find_browser.py
