@@ -1,6 +1,6 @@
-"""All tests, as `make test` runs them: those in a browser beside the others. A browser mostly waits, and so do they.
+"""All tests, as `make test` runs them: three parts beside each other. Most of them wait most of the time.
 
-    make test > [here] > pytest tests/browser (its output comes at the end), pytest --ignore=tests/browser
+    make test > [here] > one pytest a part; the last part's output is live, that of the others comes when it has ended
 
 Exit code: the first one that is not 0.
 """
@@ -11,25 +11,33 @@ import subprocess
 import sys
 import tempfile
 
-BROWSER = "tests/browser"
+PARTS = [
+    ["tests/browser"],
+    [f"tests/{room}" for room in ("agent", "cli", "compat", "contexts", "devices", "engines", "failures", "faults")],
+]
+"""The last part is everything else."""
 
 
 def main() -> int:
     pytest = [sys.executable, "-m", "pytest", "-q"]
-    with tempfile.TemporaryFile() as kept:
-        # No `&` of a shell: what it starts ignores SIGINT, and kernels are interrupted here.
-        beside = subprocess.Popen([*pytest, BROWSER], stdout=kept, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            code = subprocess.call([*pytest, f"--ignore={BROWSER}"])
-            code = beside.wait() or code
-        except KeyboardInterrupt:  # both have had it, too
-            beside.wait()
-            code = 130
-        kept.seek(0)
-        print(f"\n==> {BROWSER}", flush=True)
-        sys.stdout.buffer.write(kept.read())
+    rest = [f"--ignore={folder}" for part in PARTS for folder in part]
+    kept = [tempfile.TemporaryFile() for _ in PARTS]
+    # No `&` of a shell: what it starts ignores SIGINT, and kernels are interrupted here.
+    beside = [
+        subprocess.Popen([*pytest, *part], stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        for part, file in zip(PARTS, kept, strict=True)
+    ]
+    try:
+        codes = [subprocess.call([*pytest, *rest]), *(process.wait() for process in beside)]
+    except KeyboardInterrupt:  # they have had it, too
+        codes = [130, *(process.wait() for process in beside)]
+    for part, file in zip(PARTS, kept, strict=True):
+        print(f"\n==> {' '.join(part)}", flush=True)
+        file.seek(0)
+        sys.stdout.buffer.write(file.read())
         sys.stdout.buffer.flush()
-    return code
+        file.close()
+    return next((code for code in codes if code), 0)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 from ..process.signals import SignalException
@@ -33,6 +34,8 @@ __all__ = ["DEFAULT_ROLE", "ElasticAgent", "SimpleElasticAgent"]
 logger = logging.getLogger("ipyelastic")
 
 DEFAULT_ROLE = "default"
+_LOOK_S = 0.05  # between two looks for what another machine is to write
+_STORE_S = 300.0  # what torch's stores wait by default
 _TERMINAL_STATE_SYNC_ID = "torchelastic/agent/terminal_state"
 _ROLE_INFO, _ASSIGNED_RANKS = "torchelastic/role_info/", "torchelastic/assigned_ranks/"
 
@@ -139,11 +142,13 @@ class SimpleElasticAgent(Recording, ElasticAgent):
         own = RoleInstanceInfo(spec.role, group_rank, size)
         store.set(f"{_ROLE_INFO}{group_rank}", own.serialize())
         if group_rank == 0:
+            _await_keys(store, [f"{_ROLE_INFO}{rank}" for rank in range(group_world_size)])
             told = store.multi_get([f"{_ROLE_INFO}{rank}" for rank in range(group_world_size)])
             assigned = assign([RoleInstanceInfo.deserialize(data) for data in told])
             # Torch's order of the four numbers: agents of both may meet.
             values = [json.dumps([first, world, role_first, role]) for first, world, role_first, role in assigned]
             store.multi_set([f"{_ASSIGNED_RANKS}{rank}" for rank in range(group_world_size)], values)
+        _await_keys(store, [f"{_ASSIGNED_RANKS}{group_rank}"])
         first, world_size, role_first, role_world_size = json.loads(store.get(f"{_ASSIGNED_RANKS}{group_rank}"))
         return [Worker(local, first + local, role_first + local, world_size, role_world_size) for local in range(size)]
 
@@ -265,3 +270,14 @@ class SimpleElasticAgent(Recording, ElasticAgent):
             logger.exception("Error waiting on exit barrier. Elapsed: %s seconds", time.monotonic() - began)
         finally:
             self._in_exit_barrier = False
+
+
+def _await_keys(store: Any, keys: list[str]) -> None:
+    """Wait for other agents' words, looking from Python: torch's own wait hears no signal before its time is up.
+
+    Returns when the store's time is up, too: whoever reads then gets the store's own error.
+    """
+    timeout = getattr(store, "timeout", None)
+    deadline = time.monotonic() + (timeout.total_seconds() if isinstance(timeout, timedelta) else _STORE_S)
+    while not store.check(keys) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
