@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 PARTS = [
-    ["tests/browser"],
+    ["tests/browser", "tests/house"],
     [f"tests/{room}" for room in ("agent", "cli", "compat", "contexts", "devices", "engines", "failures", "faults")],
 ]
 """The last part is everything else."""
