@@ -28,7 +28,8 @@ LOOSE = [
 ]
 # Lines that are there or not: whether a peer had ended by itself, what the machine was doing, which server is warm.
 PASSING = re.compile(
-    r"rank \d+ was stopped|\s*likely |\s*do  |fork server|[■✓] rank \d|.*\d ranks: \d|\s*File PATH|\s*[\^~ ]+$"
+    r"rank \d+ (?:was stopped|also failed)|\s*likely |\s*do  |fork server|[■✓] rank \d|.*\d ranks: \d|\s*File PATH"
+    r"|\s*[\^~ ]+$"
 )
 
 
