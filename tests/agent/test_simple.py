@@ -22,6 +22,7 @@ from ipyelastic.rendezvous.local_store import LocalStore
 from ipyelastic.rendezvous.standalone import StandaloneRendezvous
 from ipyelastic.terms.errors import RendezvousGracefulExitError
 from ipyelastic.terms.failure import ProcessFailure
+from support.waiting import wait_until
 
 S = WorkerState
 
@@ -280,3 +281,30 @@ def test_fn_is_deprecated_and_works() -> None:
 
 def test_states_that_run() -> None:
     assert [state.value for state in S if S.is_running(state)] == ["HEALTHY", "UNHEALTHY"]
+
+
+class _Deaf(LocalStore):
+    """As torch's stores, whose own waits hear no signal: they must not be asked for what is not there yet."""
+
+    def get(self, key: str) -> bytes:
+        assert self.check([key]), key
+        return super().get(key)
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        assert self.check(keys), keys
+        return super().multi_get(keys)
+
+
+@pytest.mark.parametrize("early", [0, 1])
+def test_an_agent_that_waits_for_others_ranks_can_hear_a_signal(early: int) -> None:
+    store = _Deaf()
+    spec = WorkerSpec("trainer", 2, StandaloneRendezvous("run"), entrypoint=abs)
+
+    def ranks(group_rank: int) -> list[int]:
+        return [worker.global_rank for worker in Agent(spec)._assign_worker_ranks(store, group_rank, 2, spec)]
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ranks, early)
+        wait_until(lambda: store.check([f"torchelastic/role_info/{early}"]), within_s=10)
+        second = pool.submit(ranks, 1 - early)
+        assert (first.result(20), second.result(20)) == (([0, 1], [2, 3]) if early == 0 else ([2, 3], [0, 1]))

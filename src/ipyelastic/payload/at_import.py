@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["when_imported"]
+__all__ = ["when_imported", "next_spec"]
 
 Call = Callable[[types.ModuleType], object]
 
@@ -45,7 +45,7 @@ class _Finder:
             return None
         self._sought.add(name)  # another one of this class asks all the others too: us again
         try:
-            spec = self._next_spec(name, path, target)
+            spec = next_spec(self, name, path, target)
         finally:
             self._sought.discard(name)
         loader = None if spec is None else spec.loader
@@ -65,10 +65,12 @@ class _Finder:
         loader.exec_module = exec_module  # this loader loads this one module
         return spec
 
-    def _next_spec(self, name: str, path: Sequence[str] | None, target: Any) -> Any:
-        for finder in list(sys.meta_path):
-            find = getattr(finder, "find_spec", None)
-            spec = find(name, path, target) if find is not None and finder is not self else None
-            if spec is not None:
-                return spec
-        return None
+
+def next_spec(asking: Any, name: str, path: Sequence[str] | None, target: Any) -> Any:
+    """What the first of the other finders on sys.meta_path says of a module; None when none knows it."""
+    for finder in list(sys.meta_path):
+        find = getattr(finder, "find_spec", None)
+        spec = find(name, path, target) if find is not None and finder is not asking else None
+        if spec is not None:
+            return spec
+    return None

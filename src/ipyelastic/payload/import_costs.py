@@ -18,6 +18,7 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
+from .at_import import next_spec
 from .pickling import is_installed
 
 __all__ = ["ImportCosts"]
@@ -40,7 +41,7 @@ class ImportCosts:
             return None
         mine.is_busy = True  # other finders of this kind ask all the others too: us again
         try:
-            spec = self._next_spec(name, path, target)
+            spec = next_spec(self, name, path, target)
         finally:
             mine.is_busy = False
         loader = None if spec is None else spec.loader
@@ -60,11 +61,3 @@ class ImportCosts:
 
         loader.exec_module = exec_module  # this loader loads this one module
         return spec
-
-    def _next_spec(self, name: str, path: Sequence[str] | None, target: Any) -> Any:
-        for finder in list(sys.meta_path):
-            find = getattr(finder, "find_spec", None)
-            spec = find(name, path, target) if find is not None and finder is not self else None
-            if spec is not None:
-                return spec
-        return None
