@@ -15,6 +15,7 @@ C's buffers are flushed, and `os._exit` ends it. What the server had registered 
 from __future__ import annotations
 
 import faulthandler
+import functools
 import inspect
 import os
 import pickle
@@ -33,6 +34,7 @@ from .failures.record import exception_record, write_error_file
 from .output.redirect import point_streams
 from .payload.call import load_call, pack_call
 from .payload.circumstances import Circumstances, make_ready, settle, take_over
+from .payload.delivery import CallFds, Load, await_call, read_head
 from .payload.identity import known_ids
 from .payload.import_costs import ImportCosts
 from .payload.seeds import seed_all
@@ -57,9 +59,6 @@ class RankFds:
         self.values, self.status = values, status
 
 
-Load = Callable[[], "tuple[Callable[..., Any], dict[int, tuple[Any, ...]]]"]
-
-
 HANDOVER = "<i"
 """What a spare is sent, beside descriptors: its local rank."""
 
@@ -77,16 +76,17 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
         _rehearse()
         settle(is_fresh_main=True)
         with socket.socket(fileno=channel_fd) as channel:
-            data, fds, _, _ = socket.recv_fds(channel, struct.calcsize(HANDOVER), 5, socket.MSG_CMSG_CLOEXEC)
+            data, fds, _, _ = socket.recv_fds(channel, struct.calcsize(HANDOVER), 7, socket.MSG_CMSG_CLOEXEC)
         if not data:
             _exit(0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        call_fd, values_fd, status_fd, *console = fds
+        head_fd, call_fd, gate_fd, values_fd, status_fd, *console = fds
         for fd, own in enumerate(console, start=1):
             os.dup2(own, fd)
             os.close(own)
         (local_rank,) = struct.unpack(HANDOVER, data)
-        _take_call(local_rank, call_fd, RankFds(values_fd, status_fd), mark_address, is_settled=True)
+        call_fds = CallFds(head_fd, call_fd, gate_fd)
+        _take_call(local_rank, call_fds, RankFds(values_fd, status_fd), mark_address, is_settled=True)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -104,7 +104,7 @@ def prepare_rehearsal() -> None:
         base_env=environment, envs={0: {f"{env.RANK}_{number}": "0" for number in range(30)}, 1: {}}, cwd="/",
         umask=None, rlimits={which: resource.getrlimit(which) for which in (resource.RLIMIT_CORE, resource.RLIMIT_CPU)},
         sys_path=list(sys.path), argv=list(sys.argv), stdouts={0: os.devnull}, stderrs={0: os.devnull}, stacks={},
-        grace_s=0.0, seed=None, num_threads=None, sources={}, run_mark=environment.get(env.RUN_MARK, ""),
+        grace_s=0.0, seed=None, num_threads=None, run_mark=environment.get(env.RUN_MARK, ""),
         is_exit_0_fine=False,
     )  # fmt: skip
     names: dict[str, Any] = {"__name__": "__main__"}  # a function of a notebook travels by value
@@ -142,25 +142,34 @@ def _rehearse() -> None:
         os.close(own)
 
 
-def run_forked(local_rank: int, call_fd: int, fds: RankFds, parent_pid: int, mark_address: int) -> NoReturn:
+def run_forked(local_rank: int, call_fds: CallFds, fds: RankFds, parent_pid: int, mark_address: int) -> NoReturn:
     """Become a rank in a process that the fork server just forked. Never returns."""
     try:
-        isolate([call_fd, fds.values, fds.status])
+        isolate([*call_fds, fds.values, fds.status])
         die_with_parent(parent_pid, signal.SIGKILL)
         drop_inherited_exits()
-        _take_call(local_rank, call_fd, fds, mark_address)
+        _take_call(local_rank, call_fds, fds, mark_address)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         _exit(1)
 
 
-def _take_call(local_rank: int, call_fd: int, fds: RankFds, mark_address: int, *, is_settled: bool = False) -> NoReturn:
-    head, load = load_call(call_fd)
-    os.close(call_fd)
-    circumstances: Circumstances = pickle.loads(head)
+def _take_call(
+    local_rank: int, call_fds: CallFds, fds: RankFds, mark_address: int, *, is_settled: bool = False
+) -> NoReturn:
+    circumstances: Circumstances = pickle.loads(read_head(call_fds.head))
     carry_mark(mark_address, circumstances["run_mark"])
+    load = functools.partial(_awaited, call_fds)
     _live(circumstances, local_rank, fds, load, is_settled=is_settled, is_learning=True)
+
+
+def _awaited(call_fds: CallFds) -> Any:
+    try:
+        load = await_call(call_fds)
+    except EOFError:  # its owner could not pack it, and says so itself
+        _exit(1)
+    return load()
 
 
 def run_in_fork(circumstances: Circumstances, local_rank: int, load: Load, fds: RankFds, parent_pid: int) -> NoReturn:
@@ -177,15 +186,16 @@ def run_in_fork(circumstances: Circumstances, local_rank: int, load: Load, fds: 
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Become a rank in a process started with fork and exec: `local_rank call_fd values_fd status_fd parent_pid`."""
-    local_rank, call_fd, values_fd, status_fd, parent_pid = map(int, arguments)
+    """Become a rank in a process started with fork and exec: `local_rank`, `parent_pid`, then descriptors."""
+    local_rank, parent_pid, *fds = map(int, arguments)
+    head_fd, call_fd, gate_fd, values_fd, status_fd = fds
     try:
-        for fd in (call_fd, values_fd, status_fd):
+        for fd in fds:
             os.set_inheritable(fd, False)
         die_with_parent(parent_pid, signal.SIGKILL)
-        head, load = load_call(call_fd)
-        os.close(call_fd)
-        _live(pickle.loads(head), local_rank, RankFds(values_fd, status_fd), load)
+        call_fds = CallFds(head_fd, call_fd, gate_fd)
+        given: Circumstances = pickle.loads(read_head(head_fd))
+        _live(given, local_rank, RankFds(values_fd, status_fd), functools.partial(_awaited, call_fds))
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -227,7 +237,7 @@ def _live(
         take_over(given, local_rank)
         if not is_settled:
             settle(is_fresh_main=is_fresh_main)
-        make_ready(given)
+        make_ready()
         seed_all(given["seed"], local_rank)
         _limit_threads(given["num_threads"])
         costs = ImportCosts()

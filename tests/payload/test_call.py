@@ -16,6 +16,7 @@ import pytest
 
 from ipyelastic.payload.body import CellBody
 from ipyelastic.payload.call import load_call, pack_call
+from ipyelastic.payload.shared import blank_file
 from ipyelastic.terms.errors import UnpicklableError
 
 _LOAD = """
@@ -30,7 +31,8 @@ print(bytes(head).decode(), repr(entrypoint(*args[int(sys.argv[2])])))
 def called(entrypoint: Callable[..., Any], args: dict[int, tuple[Any, ...]], rank: int = 0, **options: Any) -> str:
     """What the call's repr is in a new Python that cannot import this test."""
     packed = pack_call(entrypoint, args, **options)
-    fd = packed.seal(b"head")
+    fd = blank_file()
+    packed.write(fd, b"head")
     try:
         run = [sys.executable, "-c", _LOAD, str(fd), str(rank)]
         done = subprocess.run(run, pass_fds=[fd], capture_output=True, text=True, check=False)
@@ -116,7 +118,8 @@ def test_loading_imports_nothing_before_it_is_asked_to(tmp_path: Path, monkeypat
 
     packed = pack_call(imported_late.go, {0: ()})
     assert "imported_late" in packed.modules
-    fd = packed.seal(b"")
+    fd = blank_file()
+    packed.write(fd, b"")
     del sys.modules["imported_late"]
     try:
         _, load = load_call(fd)

@@ -1,6 +1,6 @@
 """What ranks take over from this process: environment, folder, limits, paths, and where their output goes.
 
-    functions > [here] -> worker.Circumstances, pickled into the call file -> worker.py
+    functions > [here] -> worker.Circumstances, pickled -> payload/delivery -> worker.py
 
 Runs in: agent.
 Other end: worker.py takes them before it loads anything of the user's.
@@ -12,9 +12,8 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from ..payload import sources
 from ..worker import Circumstances
 
 __all__ = ["circumstances", "check_log_files", "rank_argv"]
@@ -33,11 +32,10 @@ def circumstances(
     grace_s: float,
     seed: int | None,
     num_threads: int | None,
-    filenames: Iterable[str],
     run_mark: str,
     is_exit_0_fine: bool,
 ) -> Circumstances:
-    """Gather them as they are now. See worker.Circumstances; `filenames` are those whose text must travel."""
+    """Gather them as they are now. See worker.Circumstances."""
     try:
         cwd = os.getcwd()
     except FileNotFoundError:  # deleted under us: the rank says so only if it looks
@@ -56,7 +54,6 @@ def circumstances(
         grace_s=grace_s,
         seed=seed,
         num_threads=num_threads,
-        sources=sources.collect(filenames),
         run_mark=run_mark,
         is_exit_0_fine=is_exit_0_fine,
     )

@@ -23,10 +23,11 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from ..devices.numa import NumaOptions
-from ..forkserver.client import servers
+from ..forkserver.client import Launched, servers
 from ..output.logs import LogsSpecs
-from ..payload import identity
+from ..payload import identity, sources
 from ..payload.call import PackedCall, pack_call
+from ..payload.delivery import Delivery
 from ..payload.values import ValueChannel, channel_pair
 from ..terms.errors import OptionError, RunStopped
 from ..terms.events import RunNote
@@ -166,31 +167,47 @@ class MultiprocessContext(PContext):
                 ranks.ask(op, **fields)
 
     def _launch(self, client: Any, run_mark: str, values_fd: int) -> _Ranks:
-        assert callable(self.entrypoint)
-        try:
-            self._call = self._users_code.run("packing the call", lambda: pack_call(*self._bound_call()))
-        except Interrupted:
-            raise RunStopped("the run was stopped while its call was packed") from None
-        for note in self._call.notes:
-            self._emit_note(note)
-        given = self._circumstances(run_mark, self._call.filenames)
+        """Have the server start the ranks, and send the call after them; or, where a server is about to have what the
+        call imports, the call first."""
+        is_early = client.is_settled()
+        call = None if is_early else self._packed()
+        given = self._circumstances(run_mark)
         if given["cwd"] is None:
             self._emit_note("the working directory is gone: ranks work in /")
-        call_fd = self._call.seal(pickle.dumps(given), os.path.dirname(self.error_files.get(0, "")) or None)
+        folder = os.path.dirname(self.error_files.get(0, "")) or None
+        delivery = Delivery(pickle.dumps(given), self.nprocs, folder)
         try:
-            launched: _Ranks = client.launch(
+            launched: Launched = client.launch(
                 run_mark=run_mark,
                 nprocs=self.nprocs,
-                call_fd=call_fd,
+                call_fds=delivery.fds,
                 values_fd=values_fd,
                 policy=self.settings.policy,
-                modules=self._call.modules,
+                modules=() if call is None else call.modules,
                 console=self._console(),
                 is_exec=self.start_method == "spawn",
             )
+            try:
+                call = call or self._packed()
+                delivery.deliver(call, sources.collect(call.filenames))
+            except BaseException:
+                launched.close()
+                raise
         finally:
-            os.close(call_fd)
+            delivery.close()
+        if self.settings.policy.timeout_s is not None:
+            launched.ask("called")
         return launched
+
+    def _packed(self) -> PackedCall:
+        try:
+            call = self._users_code.run("packing the call", lambda: pack_call(*self._bound_call()))
+        except Interrupted:
+            raise RunStopped("the run was stopped while its call was packed") from None
+        for note in call.notes:
+            self._emit_note(note)
+        self._call = call  # its classes live as long as the run
+        return call
 
     def _bound_call(self) -> tuple[Callable[..., Any], Mapping[int, tuple[Any, ...]]]:
         """The function and each rank's arguments; with NUMA options, a function that binds itself first."""
@@ -213,11 +230,15 @@ class MultiprocessContext(PContext):
     def _fork(self, run_mark: str, values_fd: int) -> _Ranks:
         identity.track_classes(vars(sys.modules["__main__"]))
         call = self._bound_call()
-        filenames = getattr(self.entrypoint, "source_filenames", ())
-        given = self._circumstances(run_mark, filenames)
-        return OwnerFork(given, self.nprocs, lambda: call, values_fd, self.settings.policy)  # type: ignore[arg-type, return-value]
+        texts = sources.collect(getattr(self.entrypoint, "source_filenames", ()))
 
-    def _circumstances(self, run_mark: str, filenames: Any) -> Circumstances:
+        def load() -> Any:
+            sources.install(texts)
+            return call
+
+        return OwnerFork(self._circumstances(run_mark), self.nprocs, load, values_fd, self.settings.policy)
+
+    def _circumstances(self, run_mark: str) -> Circumstances:
         settings = self.settings
         return circumstances(
             base_env=os.environ if settings.base_env is None else settings.base_env,
@@ -228,7 +249,6 @@ class MultiprocessContext(PContext):
             grace_s=settings.policy.grace_s,
             seed=settings.seed,
             num_threads=settings.num_threads,
-            filenames=filenames,
             run_mark=run_mark,
             is_exit_0_fine=settings.is_torchs,
         )

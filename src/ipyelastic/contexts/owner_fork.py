@@ -15,21 +15,19 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..forkserver.group import Group, Policy
 from ..forkserver.handle import close_in_children
 from ..forkserver.launched import Launched
 from ..forkserver.server import Server
+from ..payload.delivery import Load
 from ..process.exits import drop_inherited_exits
 from ..process.orphans import become_subreaper, is_zombie_or_gone
 from ..terms.errors import ServerError
 from ..worker import Circumstances, RankFds, isolate, run_in_fork
 
 __all__ = ["OwnerFork"]
-
-Load = Callable[[], "tuple[Callable[..., Any], dict[int, tuple[Any, ...]]]"]
 
 
 class _Keeper:
@@ -123,6 +121,7 @@ class _ForkedGroup(Group):
 
         try:
             self._start_each(enter)
+            self.begin_clock()
         finally:
             os.close(values_fd)
 

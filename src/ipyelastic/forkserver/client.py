@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..payload.delivery import CallFds
 from ..terms.errors import ServerError
 from .cost import idle_cost, spares_for
 from .group import Policy
@@ -161,12 +162,19 @@ class ForkServers:
             self._runs += 1
             return f"{self.mark}-{self._runs % 16**_RUN_DIGITS:0{_RUN_DIGITS}x}"
 
+    def is_settled(self) -> bool:
+        """Whether the server that takes the next run is up, and none is being warmed: what the run imports matters not."""
+        with self._lock:
+            self._check_pid()
+            self.start()
+            return self._warming is None and self._current is not None and self._current.ready is not None
+
     def launch(
         self,
         *,
         run_mark: str,
         nprocs: int,
-        call_fd: int,
+        call_fds: CallFds,
         values_fd: int,
         policy: Policy,
         modules: Iterable[str] = (),
@@ -177,7 +185,7 @@ class ForkServers:
 
         Args:
             run_mark: From `new_mark`.
-            call_fd: The sealed call; stays the caller's to close.
+            call_fds: How the call travels; they stay the caller's to close.
             values_fd: The ranks' end of the value channel; likewise.
             modules: What the ranks will import; a server that is importing one of them is waited for.
             console: Where streams without a log file go: descriptors for stdout and stderr, or none.
@@ -202,7 +210,7 @@ class ForkServers:
                     "op": "run", "mark": run_mark, "nprocs": nprocs, "policy": asdict(policy), "command": command,
                     "spares": None if is_exec else self._spares,
                 }  # fmt: skip
-                server.tell(message, [there.fileno(), call_fd, values_fd, *console])
+                server.tell(message, [there.fileno(), *call_fds, values_fd, *console])
             except BaseException:
                 here.close()
                 raise

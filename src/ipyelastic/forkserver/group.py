@@ -23,7 +23,7 @@ from os import _exit  # by our own name: a rank's code may replace the one in `o
 from typing import Any
 
 from .. import worker
-from ..payload.call import load_call
+from ..payload.delivery import CallFds, read_head
 from ..process.orphans import children_of, environment_has, is_zombie_or_gone, session_of
 from ..process.signals import DUMP_SIGNAL
 from ..process.stop import kill_group, send
@@ -80,23 +80,26 @@ class Group:
         """Hand the call to spares, and fork the ranks that are missing; with `command` each execs that Python instead
         (start method spawn).
 
-        `fds`: call file, ranks' end of the value channel, and where streams without a log file go: the owner's own
-        stdout and stderr, if it sent them. They are closed here. A fork that fails (`EAGAIN`, `ENOMEM`) ends the run
+        `fds`: the call's (CallFds), ranks' end of the value channel, and where streams without a log file go: the
+        owner's own stdout and stderr, if it sent them. They are closed here. A fork that fails (`EAGAIN`, `ENOMEM`) ends the run
         with a report.
         """
         self._spares = spares
-        call_fd, values_fd, *console = fds
+        head_fd, call_fd, gate_fd, values_fd, *console = fds
+        call_fds = CallFds(head_fd, call_fd, gate_fd)
 
         def enter(local_rank: int, parent: int) -> None:
             for fd, own in enumerate(console, start=1):
                 os.dup2(own, fd)
             if command is None:
                 kept = worker.RankFds(values_fd, self._status)
-                worker.run_forked(local_rank, call_fd, kept, parent, mark_address)
-            self._exec(command, local_rank, call_fd, values_fd, parent)
+                worker.run_forked(local_rank, call_fds, kept, parent, mark_address)
+            self._exec(command, local_rank, call_fds, values_fd, parent)
 
         def hand_over(local_rank: int) -> int:
-            return spares.hand_over(local_rank, [call_fd, values_fd, self._status, *console]) if command is None else 0
+            if command is not None:
+                return 0
+            return spares.hand_over(local_rank, [*call_fds, values_fd, self._status, *console])
 
         try:
             self._start_each(enter, hand_over)
@@ -114,21 +117,24 @@ class Group:
         except OSError as error:
             self.report(ev="start-failed", error=f"{type(error).__name__}: {error}")
             self.stop("start failed", grace_s=0.0)
-        if self.policy.timeout_s is not None:
-            self._deadline = time.monotonic() + self.policy.timeout_s
         self.report(ev="started", pids=self.pids, time_ns=time.monotonic_ns())
         if not self.alive:
             self._begin_sweep()
 
-    def _exec(self, command: list[str], local_rank: int, call_fd: int, values_fd: int, parent: int) -> None:
+    def begin_clock(self) -> None:
+        """The call is on its way: the run's time limit counts from now."""
+        if self.policy.timeout_s is not None and not self._why:
+            self._deadline = time.monotonic() + self.policy.timeout_s
+
+    def _exec(self, command: list[str], local_rank: int, call_fds: CallFds, values_fd: int, parent: int) -> None:
+        kept = [*call_fds, values_fd, self._status]
         try:
-            worker.isolate([call_fd, values_fd, self._status])
-            for fd in (call_fd, values_fd, self._status):
+            worker.isolate(kept)
+            for fd in kept:
                 os.set_inheritable(fd, True)
-            head, _ = load_call(call_fd)
-            given: worker.Circumstances = pickle.loads(head)
+            given: worker.Circumstances = pickle.loads(read_head(call_fds.head))
             environment = {**given["base_env"], **given["envs"][local_rank], env.RUN_MARK: self.run_mark}
-            numbers = [str(value) for value in (local_rank, call_fd, values_fd, self._status, parent)]
+            numbers = [str(value) for value in (local_rank, parent, *kept)]
             os.execve(command[0], [*command, *numbers], environment)
         except BaseException as error:
             os.write(2, f"rank {local_rank} could not be started: {error}\n".encode())
@@ -202,6 +208,8 @@ class Group:
             for pid, rank in self.alive.items():
                 if message.get("rank") in (None, rank):
                     self._send(pid, message["signal"])
+        elif kind == "called":
+            self.begin_clock()
         elif kind == "close":
             self.stop("closed", grace_s=0.0)
 

@@ -39,7 +39,7 @@ __all__ = ["main"]
 OWNER_GONE_GRACE_S = 0.15  # what ranks get to end by themselves when their owner is dead
 IMPORTING_AT = 1 << 24  # where in the file that stdout is stands what is being imported
 _MAX_MESSAGE = 1 << 16  # bytes
-_MAX_FDS = 5
+_MAX_FDS = 7  # channel, call (3), values, stdout and stderr
 _REFILL_S = 0.25  # after a launch, while runs live: its ranks have the processors to themselves until then
 
 

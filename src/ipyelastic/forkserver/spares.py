@@ -73,7 +73,7 @@ class Spares:
     def hand_over(self, local_rank: int, fds: Sequence[int]) -> int:
         """Make the next one the rank `local_rank` and return its pid; 0 when there is none.
 
-        `fds`: call file, ranks' end of the value channel, status page, and what descriptors 1 and 2 are to be.
+        `fds`: the call's (CallFds), ranks' end of the value channel, status page, and descriptors 1 and 2 to be.
         """
         message = struct.pack(worker.HANDOVER, local_rank)
         while self._waiting:

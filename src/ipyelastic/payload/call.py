@@ -1,9 +1,9 @@
 """One call, packed so that any number of local ranks can load it: function, arguments, large buffers beside them.
 
-    owner: pack_call -> PackedCall -> seal -> one memory file -> fork server -> ranks: load_call
+    owner: pack_call -> PackedCall -> write -> one memory file -> (delivery.py) -> ranks: load_call
 
 Runs in: owner (pack), ranks (load).
-Other end: worker.py loads what contexts/functions.py packs.
+Other end: delivery.py carries what contexts/functions.py packs, for worker.py to load.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..terms.errors import UnpicklableError
 from .measured import Measured, may_be_large, note_of, type_name
 from .pickling import Buffers, CallPickler, dumps
 from .remedies import remedy, shortened
-from .shared import read_sections, write_sections
+from .shared import fill, read_sections
 
 __all__ = ["PackedCall", "pack_call", "load_call"]
 
@@ -41,9 +41,9 @@ class PackedCall:
     notes: tuple[str, ...]
     classes: dict[str, type] = field(repr=False)
 
-    def seal(self, head: bytes, folder: str | None = None) -> int:
-        """Write `head`, the stream and the buffers into one memory file; returns its descriptor, the caller's."""
-        return write_sections([head, self.stream, *(buffer.raw() for buffer in self.buffers)], folder)
+    def write(self, fd: int, head: bytes) -> None:
+        """Write `head`, the stream and the buffers into a blank file. Raises OSError for want of room."""
+        fill(fd, [head, self.stream, *(buffer.raw() for buffer in self.buffers)])
 
 
 def pack_call(entrypoint: Any, args: Mapping[int, Sequence[Any]], *, shared_above: int = 1 << 20) -> PackedCall:
@@ -113,7 +113,7 @@ def _argument(args: Mapping[int, Sequence[Any]], rank: int, index: int) -> str:
 
 
 def load_call(fd: int) -> tuple[memoryview, Callable[[], tuple[Any, dict[int, tuple[Any, ...]]]]]:
-    """Read a sealed call: its head, and a function that loads the rest (and so imports what the user's code names)."""
+    """Read a written call: its head, and a function that loads the rest (and so imports what the user's code names)."""
     head, stream, *buffers = read_sections(fd)
 
     def load() -> tuple[Any, dict[int, tuple[Any, ...]]]:

@@ -1,6 +1,6 @@
 """What a rank takes over from its owner before anything of the user's is loaded.
 
-    contexts/circumstances gathers them -> the call file's head -> worker.py: settle, take_over, make_ready
+    contexts/circumstances gathers them -> payload/delivery's head -> worker.py: settle, take_over, make_ready
 
 Runs in: ranks; `Circumstances` is made in the owner.
 Other end: contexts/circumstances.py.
@@ -22,7 +22,6 @@ from ..terms import env
 from .at_import import when_imported
 from .display import teach_libraries, use_backend
 from .inspection import teach_inspect
-from .sources import Sources, install
 
 __all__ = ["Circumstances", "take_over", "settle", "make_ready"]
 
@@ -43,7 +42,6 @@ class Circumstances(TypedDict):
     grace_s: float
     seed: int | None
     num_threads: int | None
-    sources: Sources
     run_mark: str
     is_exit_0_fine: bool
     """Whether `sys.exit(0)` counts as returning None (torch's rule) rather than as an end without a value."""
@@ -89,9 +87,8 @@ def settle(*, is_fresh_main: bool) -> None:
     sys.breakpointhook = _no_breakpoint
 
 
-def make_ready(given: Circumstances) -> None:
-    """What the user's code is to find in this run: the cells' texts, the backend and the folder. After `take_over`."""
-    install(given["sources"])
+def make_ready() -> None:
+    """What the user's code is to find in this run: the backend and the folder. After `take_over`."""
     use_backend()
     process = sys.modules.get("multiprocessing.process")
     if process is not None:

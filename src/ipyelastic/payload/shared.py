@@ -9,6 +9,7 @@ page boundaries, so that each can be mapped and handed to an array as it stands.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -19,7 +20,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 
-__all__ = ["write_sections", "read_sections"]
+__all__ = ["blank_file", "fill", "read_sections", "write_sections"]
 
 _PAGE = mmap.PAGESIZE
 _MAP_ABOVE = 1 << 17  # bytes; less is read sooner than it is mapped and its pages are met one by one
@@ -31,30 +32,48 @@ def write_sections(sections: Sequence[bytes | memoryview], folder: str | None = 
 
     Args:
         sections: Contiguous buffers, each `(n,)` bytes.
-        folder: Where an unlinked file goes when the system refuses memory files; default: the temp folder.
+        folder: See `blank_file`.
 
     Raises:
         OSError: Neither memory nor the folder has room (`ENOSPC`, `ENOMEM`).
     """
+    fd = blank_file(folder)
+    try:
+        fill(fd, sections)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def blank_file(folder: str | None = None) -> int:
+    """A new anonymous file, to be filled; its descriptor is close-on-exec and the caller's.
+
+    `folder`: where an unlinked file goes when the system refuses memory files; default: the temp folder.
+    Raises OSError.
+    """
+    try:
+        return os.memfd_create("ipyelastic", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except (AttributeError, OSError):  # not Linux, or a sandbox that refuses it
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.dup(file.fileno())
+
+
+def fill(fd: int, sections: Sequence[bytes | memoryview]) -> None:
+    """Write sections into a file from `blank_file`, and seal it. Raises OSError for want of room."""
     views = [memoryview(section).cast("B") for section in sections]
     table, offset = [], _round_up(8 + 16 * len(views))
     for view in views:
         table.append((offset, view.nbytes))
         offset += _round_up(view.nbytes)
     head = struct.pack("<Q", len(views)) + b"".join(struct.pack("<QQ", *row) for row in table)
-    fd, is_memory = _anonymous_file(folder)
-    try:
-        os.ftruncate(fd, max(offset, _PAGE))
-        _write_at(fd, memoryview(head), 0)
-        for view, (start, _) in zip(views, table, strict=True):
-            _write_at(fd, view, start)
-        if is_memory:
-            # Sealed, a private mapping of it can never change under its reader (or end in SIGBUS).
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    os.ftruncate(fd, max(offset, _PAGE))
+    _write_at(fd, memoryview(head), 0)
+    for view, (start, _) in zip(views, table, strict=True):
+        _write_at(fd, view, start)
+    with contextlib.suppress(OSError):  # no memory file
+        # Sealed, a private mapping of it can never change under its reader (or end in SIGBUS).
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
 
 
 def read_sections(fd: int) -> list[memoryview]:
@@ -94,14 +113,6 @@ def _libc() -> ctypes.CDLL:
 
 def _round_up(nbytes: int) -> int:
     return (nbytes + _PAGE - 1) // _PAGE * _PAGE
-
-
-def _anonymous_file(folder: str | None) -> tuple[int, bool]:
-    try:
-        return os.memfd_create("ipyelastic", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), True
-    except (AttributeError, OSError):  # not Linux, or a sandbox that refuses it
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return os.dup(file.fileno()), False
 
 
 def _write_at(fd: int, view: memoryview, offset: int) -> None:
