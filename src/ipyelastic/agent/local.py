@@ -62,6 +62,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         on_paths: Ours: called for every attempt with its stdout and stderr files, by local rank, before any of its
             ranks is started.
         each_tick: Ours: see Tail.
+        on_started: Ours: called for every attempt when its ranks have been started.
 
     Attributes:
         attempts: One Attempt per start of the group, the last is the current or final one.
@@ -83,6 +84,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         is_output_complete: bool = False,
         on_paths: Callable[[dict[int, str], dict[int, str]], None] | None = None,
         each_tick: Callable[[], None] | None = None,
+        on_started: Callable[[], None] | None = None,
     ) -> None:
         SimpleElasticAgent.__init__(self, spec, exit_barrier_timeout, shutdown_timeout)
         Watching.__init__(self, health_check_server, uninterruptible_state_timeout)
@@ -96,7 +98,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
             settings = dataclasses.replace(settings, policy=policy)
         self._settings = settings
         self._sink, self._is_output_complete, self._on_paths = sink, is_output_complete, on_paths
-        self._each_tick = each_tick
+        self._each_tick, self._on_started = each_tick, on_started
         self.attempts: list[Attempt] = []
         self._pcontext: PContext | None = None
         self._made: PContext | None = None  # the same, from before its start on
@@ -167,6 +169,13 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
             settings=self._settings_of(worker_group, restart_count),
             on_made=self._begin_attempt,
         )
+        if self._on_started is not None:
+            self._on_started()
+        if self._sink is not None:  # the files are read from their first byte, whenever that is
+            self._tail = follow(
+                self._pcontext, self._global_ranks(), self._sink, self._is_output_complete, self._each_tick
+            )
+            self._tail.start()
         return self._pcontext.pids()
 
     def _settings_of(self, worker_group: WorkerGroup, attempt: int) -> RankSettings:
@@ -202,9 +211,6 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
             context.ask(op, **fields)
         if self._on_paths is not None:
             self._on_paths(context.stdouts, context.stderrs)
-        if self._sink is not None:
-            self._tail = follow(context, ranks, self._sink, self._is_output_complete, self._each_tick)
-            self._tail.start()
 
     def _global_ranks(self) -> dict[int, int]:
         return {worker.local_rank: worker.global_rank for worker in self._worker_group.workers}

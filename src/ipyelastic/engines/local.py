@@ -29,6 +29,7 @@ from ..launcher.gpu_choice import GpuChoice, lock_folder
 from ..launcher.options import RunOptions
 from ..output import retention
 from ..output.logs import DefaultLogsSpecs
+from ..output.next_folder import NextFolder
 from ..rendezvous.standalone import StandaloneRendezvous
 from ..terms import env
 from ..terms.errors import OptionError
@@ -54,6 +55,7 @@ class LocalPlan:
     run_id: str
     name: str
     is_output_complete: bool
+    ready: NextFolder | None = None
     master_addr: str = "127.0.0.1"
     master_port: int = 0
     role: str = "default_role"
@@ -63,16 +65,23 @@ class LocalEngine:
     """Runs one plan. Raises OptionError from the constructor when no log file can be written.
 
     `on_paths(stdouts, stderrs)` is called once the run's folder is there, before any rank is; `each_tick()` some ten
-    times a second or more while ranks run, from another thread.
+    times a second or more while ranks run, from another thread; `on_started()` when the first ranks have their call.
     """
 
     traceback: TracebackType | None = None
     """A rank's frames are in another process."""
 
-    def __init__(self, plan: LocalPlan, sink: Sink, on_paths: OnPaths, each_tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        plan: LocalPlan,
+        sink: Sink,
+        on_paths: OnPaths,
+        each_tick: Callable[[], None],
+        on_started: Callable[[], None],
+    ) -> None:
         self._plan, self._sink, self._on_paths = plan, sink, on_paths
         self.is_log_dir_ours = plan.options.log_dir is None
-        self.logs = _logs_below(plan.options.log_dir)
+        self.logs = _logs_below(plan.options.log_dir, plan.ready)
         self.paths: tuple[dict[int, str], dict[int, str]] = ({}, {})
         start_method, note = _start_method(plan.options)
         if note:
@@ -111,6 +120,7 @@ class LocalEngine:
             is_output_complete=plan.is_output_complete,
             on_paths=self._take_paths,
             each_tick=each_tick,
+            on_started=on_started,
         )
         self._give_gpus_back = self._hold(used)  # last: nothing after it fails, and `run` calls it
 
@@ -206,12 +216,12 @@ class LocalEngine:
         return {} if context is None else context.values_so_far
 
 
-def _logs_below(log_dir: str | None) -> DefaultLogsSpecs:
+def _logs_below(log_dir: str | None, ready: NextFolder | None) -> DefaultLogsSpecs:
     """Log specifications, with a trial: a folder that cannot be written to is refused here, before anything runs."""
     root = ""
     try:
         root = retention.owner_folder() if log_dir is None else log_dir
-        logs = DefaultLogsSpecs(log_dir=root, redirects=Std.ALL)
+        logs = DefaultLogsSpecs(log_dir=root, redirects=Std.ALL, ready=ready)
         _try_to_write(root)
     except OSError as error:
         why = "it is not a directory" if isinstance(error, NotADirectoryError) else error.strerror or str(error)

@@ -11,6 +11,7 @@ meets half of one, and nobody else can read it. Arguments, values and the enviro
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -53,18 +54,8 @@ class RunRecord:
         board: Board,
         attempts: Callable[[], Sequence[Attempt]],
     ) -> None:
-        self._head = {
-            "format": _FORMAT,
-            "run_id": run_id,
-            "name": name,
-            "host": socket.gethostname(),
-            "owner_pid": os.getpid(),
-            "owner": os.path.basename(sys.argv[0]) if sys.argv else "",
-            "cwd": working_folder() or "",
-            "nproc": nproc,
-            "options": _options(options),
-            "versions": _versions(),
-        }
+        self._run_id, self._name, self._options = run_id, name, options
+        self._cwd = working_folder() or ""
         self._nproc, self._board, self._attempts = nproc, board, attempts
         self._started_ns, self._began = time.time_ns(), time.monotonic()
         self._lock = threading.Lock()
@@ -130,6 +121,22 @@ class RunRecord:
                     os.unlink(aside)
                 except OSError:
                     pass  # it was never made, or its folder is gone
+
+    @functools.cached_property
+    def _head(self) -> dict[str, Any]:
+        """What stays the same, found out when it is first written: a launch need not wait for it."""
+        return {
+            "format": _FORMAT,
+            "run_id": self._run_id,
+            "name": self._name,
+            "host": socket.gethostname(),
+            "owner_pid": os.getpid(),
+            "owner": os.path.basename(sys.argv[0]) if sys.argv else "",
+            "cwd": self._cwd,
+            "nproc": self._nproc,
+            "options": _options(self._options),
+            "versions": _versions(),
+        }
 
     def _data(
         self, status: str, error: BaseException | None, values: Mapping[int, Any], is_over: bool

@@ -25,6 +25,7 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 from ..agent.attempts import Attempt
 from ..launcher.gpu_choice import GpuChoice
 from ..launcher.options import RunOptions
+from ..output import next_folder
 from ..terms.errors import ChildFailedError, RunCancelled, RunStopped, RunTimedOut, ServerError
 from ..terms.events import Event, RunEnded, RunNote, RunStatus, Sink
 from ..terms.failure import ProcessFailure
@@ -46,6 +47,7 @@ __all__ = ["Run", "Results", "RankView", "Rendezvous", "live_runs", "last_run", 
 T = TypeVar("T")
 
 _log = logging.getLogger("ipyelastic")
+_AHEAD_S = 0.05  # what a launch gets before the launching thread goes on
 _last: Run[Any] | None = None
 _known: weakref.WeakValueDictionary[str, Run[Any]] = weakref.WeakValueDictionary()
 
@@ -91,7 +93,8 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         gpus = GpuChoice(1) if is_here else options.choose_gpus()
         self.nproc = gpus.nproc
         self.options = options
-        self.run_id = run_id or secrets.token_hex(4)
+        ready = None if is_here or run_id or options.log_dir is not None else next_folder.take(self.nproc)
+        self.run_id = run_id or (secrets.token_hex(4) if ready is None else ready.run_id)
         self.name = name or getattr(entrypoint, "__name__", type(entrypoint).__name__)
         self.board = Board(self.nproc, options.max_restarts)
         self._record = RunRecord(self.run_id, self.name, self.nproc, options, self.board, lambda: self.attempts)
@@ -105,6 +108,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         self._values: dict[int, T] = {}
         self._error: BaseException | None = None
         self._error_traceback: TracebackType | None = None
+        self._is_launched = threading.Event()  # or never will be
         self._is_cancelled = False
         self._is_asked = False
         self._stopped_because = ""
@@ -120,6 +124,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
             run_id=self.run_id,
             name=self.name,
             is_output_complete=is_output_complete or (display is not None and display.is_complete),
+            ready=ready,
             master_addr=rendezvous[0],
             master_port=rendezvous[1],
             role=role,
@@ -128,14 +133,16 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         if is_here:
             engine = HereEngine(plan, self._emit, self._take_paths)
         else:
-            engine = LocalEngine(plan, self._emit, self._take_paths, self._record.write_if_due)
+            steps = (self._take_paths, self._record.write_if_due, self._is_launched.set)
+            engine = LocalEngine(plan, self._emit, *steps)
         self._engine: LocalEngine | HereEngine | EndedEngine = engine
         self.set_running_or_notify_cancel()
         global _last
         before, _last, is_shown = _last, self, False
         _known[self.run_id] = self
+        is_late = display is not None and display.begins_late
         try:
-            if display is not None:
+            if display is not None and not is_late:
                 display.begin(self)
                 is_shown = True
             if not is_here:
@@ -151,6 +158,13 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
             if is_shown:
                 self._end_display()
             raise
+        if display is not None and is_late:
+            try:
+                self._is_launched.wait(_AHEAD_S)  # two threads that compute take turns, and ranks wait for one of them
+                display.begin(self)
+            except BaseException:
+                self.kill()
+                raise
         if is_here:
             self._work(engine)
             if isinstance(self._error, KeyboardInterrupt):
@@ -171,6 +185,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
             self._values = outcome.return_values
             error = self._judge(engine, outcome.failures)
         self._error = error
+        self._is_launched.set()
         for step in (self._dress_error, self._close_record, self._tell_end, self._end_display, self._keep_failure):
             try:
                 step()
@@ -181,6 +196,8 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
             self.set_exception(error)
         else:
             self.set_result(Results(self._values[rank] for rank in range(self.nproc)))
+        if isinstance(engine, LocalEngine) and engine.is_log_dir_ours:
+            next_folder.prepare(self.nproc)
 
     def _dress_error(self) -> None:
         error, here = self._error, place()

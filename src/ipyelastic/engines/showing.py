@@ -33,6 +33,9 @@ class Display(Protocol):
     shows_failure: bool
     """Whether it says how the run failed."""
 
+    begins_late: bool
+    """Whether `begin` may come when ranks run already, or have ended: no rank need wait for it."""
+
     def __call__(self, event: Event) -> None:
         """Take an event."""
 
@@ -40,7 +43,8 @@ class Display(Protocol):
         """The run is about to start. Called once, in the thread that launches, after the first notes."""
 
     def end(self, run: Any) -> None:
-        """Show all there is. Called once, in the run's thread, before anyone who waits is told."""
+        """Show all there is. Called once, in the run's thread, before anyone who waits is told; one that begins late
+        may have to do it in `begin`."""
 
     def has_just_shown(self) -> bool:
         """Whether what it shows stands right here, so that a repr of the run would say it twice."""
@@ -99,7 +103,7 @@ class PrintedLines:
     """
 
     is_complete = True
-    shows_failure = False
+    shows_failure = begins_late = False
 
     def __init__(self, options: RunOptions) -> None:
         self._text = PrefixedText(ranks=options.shown, is_live=False)

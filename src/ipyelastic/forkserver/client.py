@@ -163,7 +163,7 @@ class ForkServers:
             return f"{self.mark}-{self._runs % 16**_RUN_DIGITS:0{_RUN_DIGITS}x}"
 
     def is_settled(self) -> bool:
-        """Whether the server that takes the next run is up, and none is being warmed: what the run imports matters not."""
+        """Whether it is known which server takes the next run, whatever that run imports: none is being warmed."""
         with self._lock:
             self._check_pid()
             self.start()

@@ -81,8 +81,8 @@ class Group:
         (start method spawn).
 
         `fds`: the call's (CallFds), ranks' end of the value channel, and where streams without a log file go: the
-        owner's own stdout and stderr, if it sent them. They are closed here. A fork that fails (`EAGAIN`, `ENOMEM`) ends the run
-        with a report.
+        owner's own stdout and stderr, if it sent them. They are closed here. A fork that fails (`EAGAIN`, `ENOMEM`)
+        ends the run with a report.
         """
         self._spares = spares
         head_fd, call_fd, gate_fd, values_fd, *console = fds

@@ -133,7 +133,7 @@ class BackgroundDisplay:
     a program.
     """
 
-    shows_failure = True
+    shows_failure = begins_late = True
 
     def __init__(self, place: NotebookPlace, options: RunOptions) -> None:
         self._place = place
@@ -166,7 +166,7 @@ class BackgroundDisplay:
         self._dirty.set()
 
     def begin(self, run: Any) -> None:
-        """Make the output, in the cell that runs now."""
+        """Make the output, in the cell that runs now. What came before is in it."""
         self._run, self._is_in_this_cell = run, True
         self._publish(is_new=True)
         self._place.follow(self)

@@ -159,6 +159,7 @@ class PanelDisplay:
 
     is_complete = False
     shows_failure = True
+    begins_late = False
 
     def __init__(
         self, options: RunOptions, keep_panel: Callable[[ShownPanel], object], *, settles_itself: bool = True

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from ..terms import env
 from ..terms.std import Std, to_map
+from .next_folder import NextFolder
 
 __all__ = ["LogsDest", "LogsSpecs", "DefaultLogsSpecs"]
 
@@ -76,6 +77,8 @@ class LogsSpecs(ABC):
 class DefaultLogsSpecs(LogsSpecs):
     """Log files in one folder per run, attempt and rank.
 
+    `ready`: ours: folders that were made ahead, used by the first attempt of that run with that many ranks.
+
     Raises:
         NotADirectoryError: `log_dir` is a file.
         OSError: `log_dir` cannot be made or written to.
@@ -87,6 +90,8 @@ class DefaultLogsSpecs(LogsSpecs):
         redirects: Redirects = Std.NONE,
         tee: Redirects = Std.NONE,
         local_ranks_filter: set[int] | None = None,
+        *,
+        ready: NextFolder | None = None,
     ) -> None:
         if log_dir != os.devnull:
             if not log_dir:
@@ -97,6 +102,7 @@ class DefaultLogsSpecs(LogsSpecs):
                 raise NotADirectoryError(f"log_dir: {log_dir} is not a directory")
         super().__init__(log_dir, redirects, tee, local_ranks_filter)
         self._run_log_dir: str | None = None
+        self._ready = ready
 
     @property
     def root_log_dir(self) -> str:
@@ -125,18 +131,22 @@ class DefaultLogsSpecs(LogsSpecs):
         shown = self._local_ranks_filter or set(range(nprocs))
         if self.root_log_dir == os.devnull:
             return self._to_null(envs, tee, shown)
+        ready, self._ready = self._ready, None
+        is_ready = ready is not None and (ready.run_id, ready.nprocs, attempt) == (run_id, nprocs, "0")
         if self._run_log_dir is None:
-            self._run_log_dir = self._make_run_dir(run_id)
+            self._run_log_dir = ready.path if ready is not None and is_ready else self._make_run_dir(run_id)
         attempt_dir = os.path.join(self._run_log_dir, f"attempt_{attempt}")
-        shutil.rmtree(attempt_dir, ignore_errors=True)
-        os.makedirs(attempt_dir, mode=0o700)
+        if not is_ready:
+            shutil.rmtree(attempt_dir, ignore_errors=True)
+            os.makedirs(attempt_dir, mode=0o700)
         dest = LogsDest(
             filtered_stdout=os.path.join(attempt_dir, "filtered_stdout.log"),
             filtered_stderr=os.path.join(attempt_dir, "filtered_stderr.log"),
         )
         for rank in range(nprocs):
             folder = os.path.join(attempt_dir, str(rank))
-            os.makedirs(folder, mode=0o700)
+            if not is_ready:
+                os.makedirs(folder, mode=0o700)
             stdout, stderr = os.path.join(folder, "stdout.log"), os.path.join(folder, "stderr.log")
             to_file = redirects[rank] | tee[rank]
             console = "" if rank in shown else os.devnull

@@ -199,7 +199,15 @@ def _get_or_create_logger(destination: str = "null") -> logging.Logger:
 
 def record(event: Event, destination: str = "null") -> None:
     """Send an event to a destination: "null", "console" or what was added to the handlers."""
-    _get_or_create_logger(destination).info(event.serialize())
+    logger = _get_or_create_logger(destination)
+    if not _is_unheard(logger):
+        logger.info(event.serialize())
+
+
+def _is_unheard(logger: logging.Logger) -> bool:
+    """Whether writing an event down, a third of a millisecond, would be for nobody."""
+    handlers, filters = logger.handlers, logger.filters
+    return not filters and not logger.propagate and all(type(one) is logging.NullHandler for one in handlers)
 
 
 def record_rdzv_event(event: RdzvEvent) -> None:
