@@ -1,0 +1,76 @@
+"""The next run's folder, made when a run has ended: a launch finds it, and the ranks their files in it.
+
+    a run has ended -> prepare -> <owner folder>/<run id>_<random>/attempt_0/<rank>/{stdout,stderr}.log -> take -> a run
+
+Making a folder takes a sixth of a millisecond, a file half of that, and nothing of a run can begin before them. One is
+kept; one that nobody takes goes with its owner's folder.
+
+Runs in: owner, any thread.
+Other end: logs.DefaultLogsSpecs uses it for its first attempt.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+
+from .retention import owner_folder
+
+__all__ = ["NextFolder", "prepare", "take"]
+
+
+@dataclass(frozen=True)
+class NextFolder:
+    """A run's folder with those of its first attempt in it, for `nprocs` ranks; its name begins with the run's id."""
+
+    run_id: str
+    path: str
+    nprocs: int
+
+
+_lock = threading.Lock()
+_next: tuple[int, NextFolder] | None = None  # whose, by pid
+
+
+def prepare(nprocs: int) -> None:
+    """Make one for so many ranks, in place of one for another number. What cannot be made the launch will say."""
+    global _next
+    with _lock:
+        if _next is not None and _next[0] == os.getpid():
+            if _next[1].nprocs == nprocs and _is_whole(_next[1]):
+                return
+            shutil.rmtree(_next[1].path, ignore_errors=True)
+        _next = None
+        run_id = secrets.token_hex(4)
+        try:
+            path = tempfile.mkdtemp(prefix=f"{run_id}_", dir=owner_folder())
+            for rank in range(nprocs):
+                folder = os.path.join(path, "attempt_0", str(rank))
+                os.makedirs(folder, mode=0o700)
+                for name in ("stdout.log", "stderr.log"):
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                    os.close(os.open(os.path.join(folder, name), flags, 0o600))
+        except OSError:
+            return
+        _next = os.getpid(), NextFolder(run_id, path, nprocs)
+
+
+def take(nprocs: int) -> NextFolder | None:
+    """The folder that is ready for so many ranks, if there is one; it is the caller's from now on."""
+    global _next
+    with _lock:
+        found = _next
+        if found is None or found[0] != os.getpid() or found[1].nprocs != nprocs or not _is_whole(found[1]):
+            return None
+        _next = None
+        return found[1]
+
+
+def _is_whole(folder: NextFolder) -> bool:
+    """Whether nobody has cleared it away meanwhile, as far as one look can tell."""
+    is_there = os.path.exists(os.path.join(folder.path, "attempt_0", str(folder.nprocs - 1), "stderr.log"))
+    return is_there and os.path.dirname(folder.path) == owner_folder()
