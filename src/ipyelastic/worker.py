@@ -41,6 +41,7 @@ from .payload.seeds import seed_all
 from .payload.shared import write_sections
 from .payload.sources import label_of
 from .payload.values import channel_pair, send_failure, send_value
+from .process.descriptors import receive_with
 from .process.exits import drop_inherited_exits, flush_streams, hurry_when_asked, leave
 from .process.isolation import carry_mark, isolate
 from .process.orphans import die_with_parent, libc
@@ -59,7 +60,7 @@ class RankFds:
         self.values, self.status = values, status
 
 
-HANDOVER = "<i"
+HANDOVER = struct.Struct("<i")
 """What a spare is sent, beside descriptors: its local rank."""
 
 
@@ -76,7 +77,7 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
         _rehearse()
         settle(is_fresh_main=True)
         with socket.socket(fileno=channel_fd) as channel:
-            data, fds, _, _ = socket.recv_fds(channel, struct.calcsize(HANDOVER), 7, socket.MSG_CMSG_CLOEXEC)
+            data, fds = receive_with(channel, HANDOVER.size, 7)
         if not data:
             _exit(0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -84,7 +85,7 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
         for fd, own in enumerate(console, start=1):
             os.dup2(own, fd)
             os.close(own)
-        (local_rank,) = struct.unpack(HANDOVER, data)
+        (local_rank,) = HANDOVER.unpack(data)
         call_fds = CallFds(head_fd, call_fd, gate_fd)
         _take_call(local_rank, call_fds, RankFds(values_fd, status_fd), mark_address, is_settled=True)
     except BaseException:

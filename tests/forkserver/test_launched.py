@@ -11,7 +11,7 @@ from ipyelastic.forkserver.launched import Launched
 
 def test_reports_are_read_although_the_server_closed_before_reading_our_last_request() -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = SimpleNamespace(runs=set(), pidfd=-1, is_alive=True, death=lambda: "dead")
+    server = SimpleNamespace(trim=lambda: None, runs=set(), pidfd=-1, is_alive=True, death=lambda: "dead")
     launched = Launched(server, here, "mark")  # type: ignore[arg-type]
     there.send(json.dumps({"ev": "exit", "rank": 0}).encode())
     there.send(json.dumps({"ev": "ended", "left": []}).encode())

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from ..forkserver.group import Group, Policy
 from ..forkserver.handle import close_in_children
+from ..forkserver.handover import status_page
 from ..forkserver.launched import Launched
 from ..forkserver.server import Server
 from ..payload.delivery import Load
@@ -47,6 +48,9 @@ class _Keeper:
         code = os.waitstatus_to_exitcode(self._status or 0)
         how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
         return f"the process that kept the forked ranks (pid {self.pid}) {how}"
+
+    def trim(self) -> None:
+        """It keeps no spares."""
 
     def bury(self) -> None:
         """Wait for its end and give its descriptor back. Idempotent."""
@@ -119,6 +123,7 @@ class _ForkedGroup(Group):
         def enter(local_rank: int, parent: int) -> None:
             run_in_fork(given, local_rank, load, RankFds(values_fd, self._status), parent)
 
+        self._status = status_page(self.nprocs)
         try:
             self._start_each(enter)
             self.begin_clock()

@@ -15,7 +15,6 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from ..payload.delivery import CallFds
@@ -23,6 +22,7 @@ from ..terms.errors import ServerError
 from .cost import idle_cost, spares_for
 from .group import Policy
 from .handle import NO_RUN, ServerProcess, import_environment, python_command
+from .handover import status_page
 from .launched import Launched
 from .preload import is_fit, worth_preloading
 
@@ -198,24 +198,26 @@ class ForkServers:
             self._check_pid()
             self.start()
             server = self._choose(modules)
+            status = status_page(nprocs)
+            for_ranks = [*call_fds, values_fd, status, *console]
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
                 launched = Launched(server, here, run_mark)
-                command = None
+                message: dict[str, Any] = {"op": "run", "mark": run_mark, "nprocs": nprocs, "policy": vars(policy)}
                 if is_exec:
                     command = python_command("from ipyelastic.worker import main; main(argv[1:])")
-                if not is_exec:
-                    self._spares = spares_for(nprocs)
-                message = {
-                    "op": "run", "mark": run_mark, "nprocs": nprocs, "policy": asdict(policy), "command": command,
-                    "spares": None if is_exec else self._spares,
-                }  # fmt: skip
-                server.tell(message, [there.fileno(), *call_fds, values_fd, *console])
+                    message |= {"ranks": [], "command": command, "spares": None}
+                else:
+                    keep = self._spares = spares_for(nprocs)
+                    ranks, dismissed = server.hand_over(nprocs, for_ranks, keep)
+                    message |= {"ranks": ranks, "command": None, "spares": keep, "dismissed": dismissed}
+                server.tell(message, [there.fileno(), *for_ranks])
             except BaseException:
                 here.close()
                 raise
             finally:
                 there.close()
+                os.close(status)
             return launched
 
     def guard(self, run_mark: str) -> None:

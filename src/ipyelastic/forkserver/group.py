@@ -14,7 +14,6 @@ import os
 import pickle
 import signal
 import socket
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -67,7 +66,7 @@ class Group:
         self._spares: Spares | None = None
         self._sent_sigkill: set[int] = set()  # ranks, by pid
         self._unsent: deque[bytes] = deque()
-        self._status = _status_page(nprocs)
+        self._status = -1
         self._why = ""
         self._kill_at: float | None = None
         self._dump_until: float | None = None
@@ -76,16 +75,19 @@ class Group:
 
     # ------------------------------------------------------------------------------------------------------- starting
 
-    def start(self, fds: Sequence[int], command: list[str] | None, mark_address: int, spares: Spares) -> None:
-        """Hand the call to spares, and fork the ranks that are missing; with `command` each execs that Python instead
-        (start method spawn).
+    def start(
+        self, fds: Sequence[int], ready: Sequence[int], command: list[str] | None, mark_address: int, spares: Spares
+    ) -> None:
+        """Adopt the spares that the owner made ranks of, and fork the others; with `command` each execs that Python
+        instead (start method spawn).
 
+        `ready`: the spares' pids, by local rank.
         `fds`: the call's (CallFds), ranks' end of the value channel, and where streams without a log file go: the
         owner's own stdout and stderr, if it sent them. They are closed here. A fork that fails (`EAGAIN`, `ENOMEM`)
         ends the run with a report.
         """
         self._spares = spares
-        head_fd, call_fd, gate_fd, values_fd, *console = fds
+        head_fd, call_fd, gate_fd, values_fd, self._status, *console = fds
         call_fds = CallFds(head_fd, call_fd, gate_fd)
 
         def enter(local_rank: int, parent: int) -> None:
@@ -96,22 +98,23 @@ class Group:
                 worker.run_forked(local_rank, call_fds, kept, parent, mark_address)
             self._exec(command, local_rank, call_fds, values_fd, parent)
 
-        def hand_over(local_rank: int) -> int:
-            if command is not None:
-                return 0
-            return spares.hand_over(local_rank, [*call_fds, values_fd, self._status, *console])
-
+        ended = {pid: spares.adopt(pid) for pid in ready}
         try:
-            self._start_each(enter, hand_over)
+            self._start_each(enter, ready)
         finally:
             for fd in fds:
-                os.close(fd)
+                if fd != self._status:
+                    os.close(fd)
+        for pid, status in ended.items():
+            if status is not None:
+                self.exited(pid, status)
 
-    def _start_each(self, enter: Callable[[int, int], None], hand_over: Callable[[int], int] = lambda rank: 0) -> None:
+    def _start_each(self, enter: Callable[[int, int], None], ready: Sequence[int] = ()) -> None:
         parent = os.getpid()
         try:
             for local_rank in range(self.nprocs):
-                pid = hand_over(local_rank) or fork_into(functools.partial(enter, local_rank, parent))
+                is_ready = local_rank < len(ready)
+                pid = ready[local_rank] if is_ready else fork_into(functools.partial(enter, local_rank, parent))
                 self.pids.append(pid)
                 self.alive[pid] = local_rank
         except OSError as error:
@@ -315,14 +318,3 @@ class Group:
     @property
     def has_unsent(self) -> bool:
         return bool(self._unsent)
-
-
-def _status_page(nprocs: int) -> int:
-    """One byte per rank, written by the rank when its word is out: tells an exit with a value from one without."""
-    try:
-        fd = os.memfd_create("ipyelastic-status", os.MFD_CLOEXEC)
-    except (AttributeError, OSError):
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, max(nprocs, 1))
-    return fd

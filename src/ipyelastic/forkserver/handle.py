@@ -21,8 +21,10 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..process.descriptors import receive_with, send_with
 from ..terms import env
 from ..terms.errors import ServerError
+from .handover import Handover
 from .preload import file_state, file_states
 
 __all__ = ["ServerProcess", "close_in_children", "python_command", "import_environment"]
@@ -65,6 +67,7 @@ class ServerProcess:
         self._looked_at = time.monotonic()
         self.ready: dict[str, Any] | None = None
         self.runs: set[str] = set()  # marks of runs whose ranks it holds
+        self._handover, self._keep = Handover(close_in_children), 0
         self._lock = threading.Lock()
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         close_in_children(here)
@@ -111,7 +114,7 @@ class ServerProcess:
         try:
             with self._lock:
                 if fds:
-                    socket.send_fds(self.control, [data], list(fds))
+                    send_with(self.control, data, fds)
                 else:
                     self.control.send(data)
         except OSError as error:
@@ -137,6 +140,34 @@ class ServerProcess:
                     raise ServerError(self.death())
                 self.ready = json.loads(data)
         return True
+
+    def hand_over(self, nprocs: int, fds: Sequence[int], keep: int) -> tuple[list[int], list[int]]:
+        """Make ranks of its spares (see Handover.hand_over); and the pids of those that are too many.
+
+        `keep`: how many it is to keep from now on.
+        """
+        with self._lock:
+            self._take_in()
+            self._keep = keep
+            return self._handover.hand_over(nprocs, fds), self._handover.dismiss(keep)
+
+    def trim(self) -> None:
+        """Let go of spares that it made while it was being told that it has too many."""
+        with self._lock:
+            self._take_in()
+            gone = self._handover.dismiss(self._keep)
+        if gone:
+            with contextlib.suppress(ServerError):
+                self.tell({"op": "dismiss", "pids": gone})
+
+    def _take_in(self) -> None:
+        """Whatever it has announced since the last look."""
+        with contextlib.suppress(OSError):  # there is nothing, or it is gone: the next message will say so
+            while self.ready is not None:
+                data, ends = receive_with(self.control, _MAX_MESSAGE, 1, socket.MSG_DONTWAIT)
+                if not data:
+                    return
+                self._handover.take_in(json.loads(data)["pid"], *ends)
 
     @property
     def is_alive(self) -> bool:
@@ -183,6 +214,8 @@ class ServerProcess:
             with contextlib.suppress(ServerError):
                 self.tell({"op": "quit"})
         self.control.close()
+        with self._lock:
+            self._handover.dismiss(0)
         try:
             self.process.wait(3.0)
         except subprocess.TimeoutExpired:
@@ -197,6 +230,8 @@ class ServerProcess:
 
     def leave(self) -> None:
         """Let it go when its last rank has."""
+        with self._lock:
+            self._handover.dismiss(0)
         with contextlib.suppress(ServerError):
             self.tell({"op": "leave"})
 

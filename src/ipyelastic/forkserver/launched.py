@@ -34,6 +34,8 @@ class Holder(Protocol):
 
     def death(self) -> str: ...
 
+    def trim(self) -> None: ...
+
 
 class Launched:
     """One run as its fork server holds it. One thread at a time may `receive`; any may ask for a stop.
@@ -101,3 +103,4 @@ class Launched:
             self.ask("close")
         self._channel.close()
         self._server.runs.discard(self.run_mark)
+        self._server.trim()

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from ..payload import body as _body  # noqa: F401  # loaded here once, so that no rank has to
 from ..payload import family as _family  # noqa: F401  # likewise
+from ..process.descriptors import receive_with, send_with
 from ..process.orphans import become_subreaper, children_of, libc
 from ..process.stop import kill_group, kill_marked, send
 from ..terms import env
@@ -39,7 +40,7 @@ __all__ = ["main"]
 OWNER_GONE_GRACE_S = 0.15  # what ranks get to end by themselves when their owner is dead
 IMPORTING_AT = 1 << 24  # where in the file that stdout is stands what is being imported
 _MAX_MESSAGE = 1 << 16  # bytes
-_MAX_FDS = 7  # channel, call (3), values, stdout and stderr
+_MAX_FDS = 8  # channel, call (3), values, status, stdout and stderr
 _REFILL_S = 0.25  # after a launch, while runs live: its ranks have the processors to themselves until then
 
 
@@ -75,10 +76,9 @@ def _watch_owner(control: socket.socket, owner_pid: int) -> int:
 
 def end_guarded(control: socket.socket) -> None:
     """The owner is gone: end the programs it asked us to guard in messages that nobody has read yet."""
-    control.setblocking(False)  # recv_fds takes no notice of MSG_DONTWAIT in Python 3.11
     while True:
         try:
-            data, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, _MAX_FDS)
+            data, fds = receive_with(control, _MAX_MESSAGE, _MAX_FDS, socket.MSG_DONTWAIT)
         except ConnectionResetError:
             continue
         except OSError:
@@ -187,7 +187,7 @@ class Server:
         self._is_terminated = False
         self.guarded: set[str] = set()
         self.mark_address = _mark_address()
-        self.spares = Spares(self.mark_address)
+        self.spares = Spares(self.mark_address, self._announce)
         self._refill_at = 0.0
         self.wake_here, self.wake_there = socket.socketpair()
         for end in (self.wake_here, self.wake_there):
@@ -269,7 +269,7 @@ class Server:
 
     def _control(self, control: socket.socket) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            data, fds = receive_with(control, _MAX_MESSAGE, _MAX_FDS)
         except ConnectionError:
             data, fds = b"", []
         if not data:
@@ -281,12 +281,15 @@ class Server:
             channel = socket.socket(fileno=channel_fd)
             group = Group(channel, message["mark"], message["nprocs"], Policy(**message["policy"]))
             self.groups[channel_fd] = group
+            group.start(for_ranks, message["ranks"], message["command"], self.mark_address, self.spares)
             if message["spares"] is not None:
                 self.spares.want(message["spares"])
-            group.start(for_ranks, message["command"], self.mark_address, self.spares)
+                self.spares.dismiss(message["dismissed"])
             self._refill_at = time.monotonic() + _REFILL_S
         elif message["op"] == "spares":
             self.spares.want(message["count"])
+        elif message["op"] == "dismiss":
+            self.spares.dismiss(message["pids"])
         elif message["op"] == "guard":
             self.guarded.add(message["mark"])
         elif message["op"] == "unguard":
@@ -296,6 +299,16 @@ class Server:
             self.spares.end()
         elif message["op"] == "quit":
             self._owner_gone(grace_s=0.0)
+
+    def _announce(self, pid: int, end: socket.socket) -> bool:
+        if self.control is None or not self.has_owner:
+            return False
+        message = json.dumps({"ev": "spare", "pid": pid}).encode()
+        try:
+            send_with(self.control, message, [end.fileno()], socket.MSG_DONTWAIT)
+        except OSError:  # it has gone, or has not looked for a long time
+            return False
+        return True
 
     def _run_channel(self, group: Group, events: int) -> None:
         if events & select.POLLOUT:
@@ -321,7 +334,7 @@ class Server:
                 return
             if pid == 0:
                 return
-            if self.spares.buried(pid):
+            if self.spares.buried(pid, status):
                 continue
             for group in self.groups.values():
                 if pid in group.alive:

@@ -1,14 +1,16 @@
 """Ranks forked ahead: each has left the server's session, signals, descriptors and exit handlers, and waits for a call.
 
-    server, idle -> add -> fork -> worker.run_spare (waits)
-    a launch -> group.start -> hand_over --socket pair, SCM_RIGHTS--> worker.run_spare goes on as a rank
+    server, idle -> add -> fork -> worker.run_spare (waits) --its pid and a socket--> owner (handover.py)
+    owner --call, SCM_RIGHTS--> worker.run_spare goes on as a rank;   owner --run, pids--> group.start -> adopt
 
 A spare serves one call, as any rank does, so nothing of one run can meet the next; what a call brings (environment,
 folder, limits, paths, streams, mark, random numbers) it takes over when the call comes. It costs 1 to 2 MiB of its own.
-One that dies while it waits is replaced, and nobody is told; one that was handed a call is a rank, and its end is told.
+One that dies while it waits is replaced, and nobody is told; one that was handed a call is a rank, and its end is told,
+even if it comes before the owner's word that it is one. Only the owner dismisses spares: it may be handing over a call
+at any moment.
 
 Runs in: fork server.
-Other end: worker.run_spare.
+Other end: worker.run_spare, handover.py.
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 from .. import worker
 from ..process.stop import send
@@ -30,75 +31,72 @@ _MOST_DEATHS = 64
 
 
 class Spares:
-    """The ranks that wait, oldest first.
+    """The ranks that wait.
 
     Args:
         mark_address: See worker.carry_mark.
+        announce: Gives the owner a new one's pid and its end of the socket; False: there is none any more.
     """
 
-    def __init__(self, mark_address: int) -> None:
-        self._mark_address = mark_address
+    def __init__(self, mark_address: int, announce: Callable[[int, socket.socket], bool]) -> None:
+        self._mark_address, self._announce = mark_address, announce
         self._wanted = 0
-        self._deaths = 0
-        self._waiting: dict[int, socket.socket] = {}
+        self._waiting: set[int] = set()
+        self._ended: dict[int, int] = {}  # pid -> status, of those that ended while they waited; since the last launch
 
     def __contains__(self, pid: int) -> bool:
         return pid in self._waiting
 
     def want(self, count: int) -> None:
-        """Keep so many from now on; those that are too many go."""
-        self._wanted, self._deaths = count, 0
-        while len(self._waiting) > count:
-            self._dismiss(*self._waiting.popitem())
+        """Keep so many from now on."""
+        self._wanted = count
+        self._ended.clear()
+
+    def dismiss(self, pids: Iterable[int]) -> None:
+        """End those; the owner will not use them."""
+        for pid in pids:
+            if pid in self._waiting:
+                self._waiting.discard(pid)
+                send(pid, signal.SIGKILL)
 
     @property
     def is_short(self) -> bool:
         """Whether `add` should be called."""
-        return len(self._waiting) < self._wanted and self._deaths < _MOST_DEATHS
+        return len(self._waiting) < self._wanted and len(self._ended) < _MOST_DEATHS
 
     def add(self) -> None:
         """Fork one more. A fork that the system refuses is tried again after the next launch only."""
-        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         server = os.getpid()
         try:
-            pid = fork_into(lambda: worker.run_spare(there.fileno(), server, self._mark_address))
-        except OSError:  # the next launch forks by itself, and says it
-            here.close()
-            self._deaths = _MOST_DEATHS
-        else:
-            self._waiting[pid] = here
-        finally:
-            there.close()
+            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            self._wanted = 0
+            return
+        with here, there:
+            try:
+                pid = fork_into(lambda: worker.run_spare(there.fileno(), server, self._mark_address))
+            except OSError:  # the next launch forks by itself, and says it
+                self._wanted = 0
+                return
+            self._waiting.add(pid)
+            if not self._announce(pid, here):
+                self.want(0)
+                self.dismiss([pid])
 
-    def hand_over(self, local_rank: int, fds: Sequence[int]) -> int:
-        """Make the next one the rank `local_rank` and return its pid; 0 when there is none.
+    def adopt(self, pid: int) -> int | None:
+        """It was handed a call and is a rank now. Returns None, or its status when it has ended already."""
+        self._waiting.discard(pid)
+        return self._ended.pop(pid, None)
 
-        `fds`: the call's (CallFds), ranks' end of the value channel, status page, and descriptors 1 and 2 to be.
-        """
-        message = struct.pack(worker.HANDOVER, local_rank)
-        while self._waiting:
-            pid = next(iter(self._waiting))
-            with self._waiting.pop(pid) as end:
-                try:
-                    socket.send_fds(end, [message], list(fds))
-                    return pid
-                except OSError:
-                    continue  # it died, and has not been reaped yet
-        return 0
-
-    def buried(self, pid: int) -> bool:
+    def buried(self, pid: int, status: int) -> bool:
         """Whether the process that was reaped was one of them."""
-        end = self._waiting.pop(pid, None)
-        if end is None:
+        if pid not in self._waiting:
             return False
-        end.close()
-        self._deaths += 1
+        self._waiting.discard(pid)
+        self._ended[pid] = status
         return True
 
     def end(self) -> None:
         """No launch will come any more."""
         self.want(0)
-
-    def _dismiss(self, pid: int, end: socket.socket) -> None:
-        end.close()
-        send(pid, signal.SIGKILL)
+        self.dismiss(list(self._waiting))

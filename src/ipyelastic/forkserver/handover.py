@@ -1,0 +1,77 @@
+"""The spares of one server, in their owner's hands: a call goes to them without a detour through the server.
+
+    server --control socket: pid, SCM_RIGHTS--> [take_in] -> hand_over --call's descriptors--> worker.run_spare
+
+Three processes waking each other one after the other take most of a millisecond longer than two.
+
+Runs in: owner, under the lock of client.ForkServers.
+Other end: spares.py makes them, worker.run_spare takes the call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from .. import worker
+from ..process.descriptors import send_with
+
+__all__ = ["Handover", "status_page"]
+
+
+class Handover:
+    """The spares that a server has announced, oldest first.
+
+    Args:
+        keep_to_us: Has a socket closed in children that this process forks without exec.
+    """
+
+    def __init__(self, keep_to_us: Callable[[socket.socket], None]) -> None:
+        self._keep_to_us = keep_to_us
+        self._ready: deque[tuple[int, socket.socket]] = deque()
+
+    def take_in(self, pid: int, end_fd: int) -> None:
+        """One more was announced."""
+        end = socket.socket(fileno=end_fd)
+        self._keep_to_us(end)
+        self._ready.append((pid, end))
+
+    def hand_over(self, nprocs: int, fds: Sequence[int]) -> list[int]:
+        """Make ranks of as many as there are, from local rank 0 on; returns their pids, at most `nprocs`.
+
+        `fds`: the call's (CallFds), ranks' end of the value channel, status page, and descriptors 1 and 2 to be.
+        """
+        pids: list[int] = []
+        while self._ready and len(pids) < nprocs:
+            pid, end = self._ready.popleft()
+            with end, contextlib.suppress(OSError):  # it has died meanwhile
+                send_with(end, worker.HANDOVER.pack(len(pids)), fds)
+                pids.append(pid)
+        return pids
+
+    def dismiss(self, count: int) -> list[int]:
+        """Let go of all but `count`; returns the pids of those that the server is to end."""
+        gone = []
+        while len(self._ready) > count:
+            pid, end = self._ready.pop()
+            end.close()
+            gone.append(pid)
+        return gone
+
+
+def status_page(nprocs: int) -> int:
+    """One byte per rank, written by the rank when its word is out: tells an exit with a value from one without.
+
+    Returns the descriptor, the caller's. Raises OSError.
+    """
+    try:
+        fd = os.memfd_create("ipyelastic-status", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, max(nprocs, 1))
+    return fd
