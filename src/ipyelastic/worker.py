@@ -137,7 +137,6 @@ def _rehearse() -> None:
     here, there = channel_pair()
     with here, there:
         send_value(there.fileno(), 0, value, known=known, run_mark=given["run_mark"], may_stand_in=True)
-    sys.stdin.close()
     for fd, own in enumerate(kept, start=1):
         os.dup2(own, fd)
         os.close(own)

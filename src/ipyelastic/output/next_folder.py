@@ -1,6 +1,6 @@
 """The next run's folder, made when a run has ended: a launch finds it, and the ranks their files in it.
 
-    a run has ended -> prepare -> <owner folder>/<run id>_<random>/attempt_0/<rank>/{stdout,stderr}.log -> take -> a run
+    a run has ended -> prepare -> <owner folder>/<run id>_<random>/attempt_0/<rank>/... -> take -> a run
 
 Making a folder takes a sixth of a millisecond, a file half of that, and nothing of a run can begin before them. One is
 kept; one that nobody takes goes with its owner's folder.
@@ -51,7 +51,7 @@ def prepare(nprocs: int) -> None:
             for rank in range(nprocs):
                 folder = os.path.join(path, "attempt_0", str(rank))
                 os.makedirs(folder, mode=0o700)
-                for name in ("stdout.log", "stderr.log"):
+                for name in ("stdout.log", "stderr.log", "stacks.txt"):
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                     os.close(os.open(os.path.join(folder, name), flags, 0o600))
         except OSError:

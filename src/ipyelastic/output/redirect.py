@@ -20,7 +20,8 @@ def point_streams(stdout: str, stderr: str) -> None:
         stdout: Path, truncated; empty: left as it is.
         stderr: Likewise; may be the same file.
 
-    Python's text streams are UTF-8 and line-buffered afterwards, whatever they were before.
+    Python's text streams are UTF-8 and line-buffered afterwards, whatever they were before. In a process where this was
+    called before they are the same objects, if nobody has replaced them.
     Raises `OSError` when a file cannot be opened.
     """
     for name, fd, path in (("stdout", 1, stdout), ("stderr", 2, stderr)):
@@ -29,10 +30,16 @@ def point_streams(stdout: str, stderr: str) -> None:
             os.dup2(target, fd)
             if target != fd:
                 os.close(target)
-        setattr(sys, name, _text_stream(name, fd))
-        setattr(sys, f"__{name}__", getattr(sys, name))
-    null = open(os.devnull, encoding="utf-8")
-    sys.stdin = sys.__stdin__ = null  # type: ignore[misc]
+        if path and _ours.get(name) == (os.getpid(), id(getattr(sys, name))):
+            continue  # it writes to the descriptor's number, whatever file that is
+        made = _text_stream(name, fd)
+        setattr(sys, name, made)
+        setattr(sys, f"__{name}__", made)
+        if path:  # what it has found out about its file (can one seek in it?) is true of any other
+            _ours[name] = os.getpid(), id(made)
+    if _ours.get("stdin") != (os.getpid(), id(sys.stdin)):
+        sys.stdin = sys.__stdin__ = open(os.devnull, encoding="utf-8")  # type: ignore[misc]
+        _ours["stdin"] = os.getpid(), id(sys.stdin)
 
 
 def _text_stream(name: str, fd: int) -> io.TextIOWrapper:
@@ -44,3 +51,4 @@ def _text_stream(name: str, fd: int) -> io.TextIOWrapper:
 
 
 _former: list[object] = []
+_ours: dict[str, tuple[int, int]] = {}  # name -> the process that made it, and which object it is

@@ -56,7 +56,7 @@ def take_over(given: Circumstances, local_rank: int) -> None:
     for name, value in environment.items():
         if current.get(name) != value:
             os.environ[name] = value
-    if hasattr(time, "tzset"):
+    if hasattr(time, "tzset") and environment.get("TZ") != current.get("TZ"):
         time.tzset()
     if given["umask"] is not None:
         os.umask(given["umask"])
