@@ -16,6 +16,11 @@ def value_of(value: Any) -> tuple[int, Any]:
     return int(os.environ["RANK"]), value
 
 
+def log_folder() -> str:
+    """Where this rank's log files are."""
+    return os.path.dirname(os.environ["TORCHELASTIC_ERROR_FILE"])
+
+
 def environment() -> dict[str, str]:
     """Everything in it."""
     return dict(os.environ)

@@ -48,9 +48,11 @@ def prepare(nprocs: int) -> None:
         run_id = secrets.token_hex(4)
         try:
             path = tempfile.mkdtemp(prefix=f"{run_id}_", dir=owner_folder())
+            attempt = os.path.join(path, "attempt_0")
+            os.mkdir(attempt, mode=0o700)
             for rank in range(nprocs):
-                folder = os.path.join(path, "attempt_0", str(rank))
-                os.makedirs(folder, mode=0o700)
+                folder = os.path.join(attempt, str(rank))
+                os.mkdir(folder, mode=0o700)
                 for name in ("stdout.log", "stderr.log", "stacks.txt"):
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                     os.close(os.open(os.path.join(folder, name), flags, 0o600))
