@@ -22,7 +22,6 @@ import pickle
 import resource
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from .failures.record import exception_record, write_error_file
 from .output.redirect import point_streams
 from .payload.call import load_call, pack_call
 from .payload.circumstances import Circumstances, make_ready, settle, take_over
-from .payload.delivery import CallFds, Load, await_call, read_head
+from .payload.delivery import HANDOVER, CallFds, Load, await_call, read_head
 from .payload.identity import known_ids
 from .payload.import_costs import ImportCosts
 from .payload.seeds import seed_all
@@ -58,10 +57,6 @@ class RankFds:
 
     def __init__(self, values: int, status: int) -> None:
         self.values, self.status = values, status
-
-
-HANDOVER = struct.Struct("<i")
-"""What a spare is sent, beside descriptors: its local rank."""
 
 
 def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:

@@ -16,10 +16,10 @@ import pytest
 from ipyelastic.agent.local import LocalElasticAgent
 from ipyelastic.agent.spec import RunResult, WorkerSpec, WorkerState
 from ipyelastic.contexts.settings import RankSettings
-from ipyelastic.forkserver.group import Policy
 from ipyelastic.output.logs import DefaultLogsSpecs
 from ipyelastic.rendezvous.standalone import StandaloneRendezvous
 from ipyelastic.terms.events import OutputChunk, RunRestarted, WorkerEnded, WorkerStarted
+from ipyelastic.terms.policy import Policy
 from ipyelastic.terms.std import Std
 from support import agent_bodies as bodies
 from support.gates import Gate

@@ -21,9 +21,9 @@ from ipyelastic.contexts.commands import SubprocessContext
 from ipyelastic.contexts.functions import MultiprocessContext
 from ipyelastic.contexts.settings import RankSettings
 from ipyelastic.contexts.start import start_processes
-from ipyelastic.forkserver.group import Policy
 from ipyelastic.output.logs import DefaultLogsSpecs
 from ipyelastic.process.signals import SignalException, _terminate_process_handler
+from ipyelastic.terms.policy import Policy
 from ipyelastic.terms.std import Std
 from support import context_bodies as bodies
 from support import families

@@ -13,8 +13,10 @@ import re
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from ..worker import Circumstances
+if TYPE_CHECKING:
+    from ..payload.circumstances import Circumstances
 
 __all__ = ["circumstances", "check_log_files", "rank_argv"]
 
@@ -40,23 +42,23 @@ def circumstances(
         cwd = os.getcwd()
     except FileNotFoundError:  # deleted under us: the rank says so only if it looks
         cwd = None
-    return Circumstances(
-        base_env=dict(base_env),
-        envs=envs,
-        cwd=cwd,
-        umask=_umask(),
-        rlimits=_rlimits(),
-        sys_path=list(sys.path),
-        argv=rank_argv(),
-        stdouts=_absolute(stdouts),
-        stderrs=_absolute(stderrs),
-        stacks=_absolute(stacks),
-        grace_s=grace_s,
-        seed=seed,
-        num_threads=num_threads,
-        run_mark=run_mark,
-        is_exit_0_fine=is_exit_0_fine,
-    )
+    return {
+        "base_env": dict(base_env),
+        "envs": envs,
+        "cwd": cwd,
+        "umask": _umask(),
+        "rlimits": _rlimits(),
+        "sys_path": list(sys.path),
+        "argv": rank_argv(),
+        "stdouts": _absolute(stdouts),
+        "stderrs": _absolute(stderrs),
+        "stacks": _absolute(stacks),
+        "grace_s": grace_s,
+        "seed": seed,
+        "num_threads": num_threads,
+        "run_mark": run_mark,
+        "is_exit_0_fine": is_exit_0_fine,
+    }
 
 
 def rank_argv() -> list[str]:

@@ -24,13 +24,13 @@ from typing import Any
 from ..devices.numa import NumaOptions
 from ..failures.read import exit_note, memory_state, read_failure, take_traceback
 from ..forkserver.client import servers
-from ..forkserver.group import Policy
 from ..output.logs import LogsSpecs
 from ..process.stop import kill_marked
 from ..terms import env
 from ..terms.errors import ServerError
 from ..terms.events import Event, WorkerEnded, WorkerStarted
 from ..terms.failure import ProcessFailure
+from ..terms.policy import Policy
 from . import program
 from .base import PContext, RunProcsResult, kill_signal
 from .settings import RankSettings

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..devices.numa import NumaOptions
 from ..forkserver.client import Launched, servers
@@ -32,17 +32,18 @@ from ..payload.values import ValueChannel, channel_pair
 from ..terms.errors import OptionError, RunStopped
 from ..terms.events import RunNote
 from ..terms.failure import ProcessFailure
-from ..worker import Circumstances
 from . import wrap
 from .base import PContext, RunProcsResult, logger
 from .bound import BoundCall
 from .circumstances import check_log_files, circumstances
 from .outcomes import Outcomes, stacks_file
-from .owner_fork import OwnerFork
 from .replaced import close_replaced, poll_replaced
 from .settings import START_METHODS, RankSettings
 from .users_code import Interrupted, UsersCode
 from .wrap import _wrap
+
+if TYPE_CHECKING:
+    from ..payload.circumstances import Circumstances
 
 __all__ = ["MultiprocessContext"]
 
@@ -230,6 +231,8 @@ class MultiprocessContext(PContext):
     def _fork(self, run_mark: str, values_fd: int) -> _Ranks:
         identity.track_classes(vars(sys.modules["__main__"]))
         call = self._bound_call()
+        from .owner_fork import OwnerFork  # with the server's own modules, which no other start method needs here
+
         texts = sources.collect(getattr(self.entrypoint, "source_filenames", ()))
 
         def load() -> Any:

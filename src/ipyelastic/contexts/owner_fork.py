@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import NoReturn
 
-from ..forkserver.group import Group, Policy
+from ..forkserver.group import Group
 from ..forkserver.handle import close_in_children
 from ..forkserver.handover import status_page
 from ..forkserver.launched import Launched
@@ -26,6 +26,7 @@ from ..payload.delivery import Load
 from ..process.exits import drop_inherited_exits
 from ..process.orphans import become_subreaper, is_zombie_or_gone
 from ..terms.errors import ServerError
+from ..terms.policy import Policy
 from ..worker import Circumstances, RankFds, isolate, run_in_fork
 
 __all__ = ["OwnerFork"]

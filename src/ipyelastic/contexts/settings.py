@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..forkserver.group import Policy
 from ..terms.events import Sink
+from ..terms.policy import Policy
 
 __all__ = ["RankSettings", "START_METHODS"]
 

@@ -11,8 +11,6 @@ import dataclasses
 import errno
 
 from ..terms.errors import ChildFailedError, RankTraceback, RendezvousConnectionError, RunTimedOut
-from ..view.report import report
-from ..view.stacks import trimmed_stacks
 from .showing import place
 
 __all__ = ["port_trouble", "rank_words", "with_cause"]
@@ -34,11 +32,14 @@ def port_trouble(error: BaseException) -> str:
 
 def rank_words(error: BaseException, world_size: int) -> str:
     """What, likely, do, and the first failed rank's traceback or stacks, as plain text; empty for other errors."""
+    if not isinstance(error, (RunTimedOut, ChildFailedError)):
+        return ""
+    from ..view.report import report  # not every run fails
+    from ..view.stacks import trimmed_stacks
+
     if isinstance(error, RunTimedOut):
         told = [(rank, trimmed_stacks(stacks)) for rank, stacks in sorted(error.stacks.items())]
         return "\n\n".join("\n".join([f"rank {rank} was here:", *lines]) for rank, lines in told if lines)
-    if not isinstance(error, ChildFailedError):
-        return ""
     rank, failure = error.get_first_failure()
     tries = dataclasses.asdict(error.tries)
     words = report(error.failures, world_size=world_size, has_magics=place() is not None, **tries)

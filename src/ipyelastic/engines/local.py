@@ -24,7 +24,6 @@ from ..contexts.settings import RankSettings
 from ..devices import gpu_claims
 from ..devices.gpus import has_accelerator, visible_gpu_count, visible_gpus
 from ..devices.numa import AffinityMode, NumaOptions, check_numa_binding
-from ..forkserver.group import Policy
 from ..launcher.gpu_choice import GpuChoice, lock_folder
 from ..launcher.options import RunOptions
 from ..output import retention
@@ -34,6 +33,7 @@ from ..rendezvous.standalone import StandaloneRendezvous
 from ..terms import env
 from ..terms.errors import OptionError
 from ..terms.events import RunNote, Sink
+from ..terms.policy import Policy
 from ..terms.std import Std
 
 __all__ = ["LocalEngine", "LocalPlan"]

@@ -10,9 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..terms.errors import ChildFailedError, RunStopped
-from ..view.heading import Heading
-from ..view.html import html
-from ..view.plain import plain
 from .pictures import pictures_of
 
 __all__ = ["static_forms"]
@@ -20,6 +17,10 @@ __all__ = ["static_forms"]
 
 def static_forms(run: Any) -> tuple[str, str]:
     """A run as HTML and as plain text: how it ended, or how it stands now."""
+    from ..view.heading import Heading  # all this is for runs that are shown: a launch need not wait for it
+    from ..view.html import html
+    from ..view.plain import plain
+
     error = run.error_so_far
     said = "" if error is None or type(error) in (ChildFailedError, RunStopped) else str(error)
     heading = Heading(

@@ -19,8 +19,8 @@ from typing import Any
 
 from ..payload.delivery import CallFds
 from ..terms.errors import ServerError
+from ..terms.policy import Policy
 from .cost import idle_cost, spares_for
-from .group import Policy
 from .handle import NO_RUN, ServerProcess, import_environment, python_command
 from .handover import status_page
 from .launched import Launched

@@ -17,7 +17,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from os import _exit  # by our own name: a rank's code may replace the one in `os`
 from typing import Any
 
@@ -27,29 +26,14 @@ from ..process.orphans import children_of, environment_has, is_zombie_or_gone, s
 from ..process.signals import DUMP_SIGNAL
 from ..process.stop import kill_group, send
 from ..terms import env
+from ..terms.policy import Policy
 from .fork import fork_into
 from .spares import Spares
 
-__all__ = ["Group", "Policy"]
+__all__ = ["Group"]
 
 _DUMP_S = 0.15  # how long ranks have to write their stacks at a time limit before they are asked to end
 _SWEEP_S = 2.0  # how long killed strays may take to go (uninterruptible sleep) before they are named and left
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What the server does by itself. Travels as JSON.
-
-    `grace_s`: seconds between asking and killing. `timeout_s`: the run's time limit, None for none. `fail_fast`: ask
-    the other ranks to end when one has failed. `stop_signal`: how to ask. `is_exit_0_fine`: a rank that exits with 0
-    has not failed, whether or not it has handed over a value: a program's rule.
-    """
-
-    grace_s: float = 5.0
-    timeout_s: float | None = None
-    fail_fast: bool = True
-    stop_signal: int = int(signal.SIGTERM)
-    is_exit_0_fine: bool = False
 
 
 class Group:

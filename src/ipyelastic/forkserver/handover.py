@@ -17,7 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .. import worker
+from ..payload.delivery import HANDOVER
 from ..process.descriptors import send_with
 
 __all__ = ["Handover", "status_page"]
@@ -49,7 +49,7 @@ class Handover:
         while self._ready and len(pids) < nprocs:
             pid, end = self._ready.popleft()
             with end, contextlib.suppress(OSError):  # it has died meanwhile
-                send_with(end, worker.HANDOVER.pack(len(pids)), fds)
+                send_with(end, HANDOVER.pack(len(pids)), fds)
                 pids.append(pid)
         return pids
 

@@ -30,8 +30,9 @@ from ..process.descriptors import receive_with, send_with
 from ..process.orphans import become_subreaper, children_of, libc
 from ..process.stop import kill_group, kill_marked, send
 from ..terms import env
+from ..terms.policy import Policy
 from ..worker import prepare_rehearsal
-from .group import Group, Policy
+from .group import Group
 from .pages import collapsing
 from .spares import Spares
 

@@ -34,7 +34,6 @@ from ..launcher.options import HelpWanted, ParsedLine, RunOptions, new_parser, p
 from ..payload.body import CellBody
 from ..payload.script import Script
 from ..terms.errors import OptionError
-from ..view.report import describe
 from . import completion
 from .cell import build_body, cell_number
 from .config import CONFIG_HELP, AdministratorDefaults, obey, take_administrators
@@ -227,6 +226,8 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
         if failure is not None:
             raised = failure.exception
             words = raised.text.rstrip() if raised is not None else ""
+            from ..view.report import describe  # where a run has failed
+
             print(words or describe(failure, rank=view.rank, world_size=run.nproc, has_magics=True))
         print(f"stdout: {view.stdout_path}\nstderr: {view.stderr_path}")
 

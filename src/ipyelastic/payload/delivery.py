@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,10 @@ from .call import PackedCall, load_call
 from .shared import blank_file, read_sections, write_sections
 from .sources import Sources, install
 
-__all__ = ["CallFds", "Delivery", "Load", "await_call", "read_head"]
+__all__ = ["HANDOVER", "CallFds", "Delivery", "Load", "await_call", "read_head"]
+
+HANDOVER = struct.Struct("<i")
+"""What a spare is sent, beside descriptors: its local rank."""
 
 Load = Callable[[], "tuple[Callable[..., Any], dict[int, tuple[Any, ...]]]"]
 """What gives a rank the function and every rank's arguments. It runs user code, and may wait."""
