@@ -5,13 +5,13 @@ Every name is loaded at its first use: importing this package starts nothing and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engines.launch import launch
     from .engines.results import Results
     from .engines.run import Run, last_run
-    from .notebook.magic import load_ipython_extension, unload_ipython_extension
+    from .notebook.magic import unload_ipython_extension
     from .notebook.training import notebook_launcher
     from .terms.errors import (
         ChildFailedError,
@@ -52,7 +52,6 @@ _HOMES = {
     "Run": "engines.run",
     "Results": "engines.results",
     "notebook_launcher": "notebook.training",
-    "load_ipython_extension": "notebook.magic",
     "unload_ipython_extension": "notebook.magic",
     "ProcessFailure": "terms.failure",
     **dict.fromkeys(
@@ -69,6 +68,24 @@ _HOMES = {
         "terms.errors",
     ),
 }
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What `%load_ext ipyelastic` calls: the magics, and a fork server for the first launch. Twice is once.
+
+    Args:
+        shell: IPython's.
+    """
+    import contextlib
+
+    from .forkserver.client import servers
+    from .terms.errors import ServerError
+
+    with contextlib.suppress(ServerError):  # whatever comes next says it
+        servers().start()  # comes up while we import the rest
+    from .notebook.magic import load
+
+    load(shell)
 
 
 def __getattr__(name: str) -> object:

@@ -42,7 +42,7 @@ from .script import is_script, script_of
 from .session import Rebuild, Session
 from .traceback import forgets_frames, syntax_failure
 
-__all__ = ["ElasticMagics", "load_ipython_extension", "unload_ipython_extension"]
+__all__ = ["ElasticMagics", "load", "unload_ipython_extension"]
 
 _HELP = """Run this cell in N fresh processes; the value is a list of the last expression's values, by rank.
 
@@ -253,8 +253,8 @@ def _expanded(names: Mapping[str, Any], word: str) -> str:
 _magics: dict[int, ElasticMagics] = {}
 
 
-def load_ipython_extension(shell: Any) -> None:
-    """What `%load_ext ipyelastic` calls. Loading twice changes nothing."""
+def load(shell: Any) -> None:
+    """The rest of `%load_ext ipyelastic`. Loading twice changes nothing."""
     if id(shell) in _magics:
         return
     magics = ElasticMagics(shell)
