@@ -76,7 +76,7 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
     @forgets_frames
     def elastic_run(
         self, line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None
-    ) -> Results | Run[Any] | None:
+    ) -> Results[Any] | Run[Any] | None:
         """Run code in several ranks."""
         prog = "%elastic_run" if cell is None else "%%elastic_run"
         self.here.put_back()
@@ -129,7 +129,7 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
         is_kept, is_here = parsed.out is not None, parsed.options.engine == "here"
         return build_body(self.shell, head, text, names, keeps_silenced=is_kept, number=number, is_here=is_here)
 
-    def _run(self, body: CellBody | Script, options: RunOptions, notes: list[str], build: Rebuild) -> Results:
+    def _run(self, body: CellBody | Script, options: RunOptions, notes: list[str], build: Rebuild) -> Results[Any]:
         try:
             return self.session.run(body, options, notes, build)
         except OptionError as error:  # what only the machine can refuse: nproc="gpu" without one
