@@ -76,7 +76,7 @@ class SubprocessHandler:
         return Popen(args=args, env=env, stdout=self._stdout, stderr=self._stderr, **kwargs)
 
     def close(self, death_sig: signal.Signals | None = None) -> None:
-        """Signal its process group with `death_sig` (None: SIGTERM) and close the log files. Silent when it has ended."""
+        """Signal its process group with `death_sig` (None: SIGTERM), close the log files. Silent when it has ended."""
         self.send_signal(death_sig or default_signal())
         self.close_files()
 

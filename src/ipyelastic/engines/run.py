@@ -480,7 +480,7 @@ class Run(concurrent.futures.Future[Results[T]], Generic[T]):
 
     @property
     def ranks(self) -> list[RankView]:
-        """One RankView per rank, a list of length nproc: `.pid .exitcode .state .stdout_path .stderr_path .tail(50)`."""
+        """A RankView of each, a list of length nproc: `.pid .exitcode .state .stdout_path .stderr_path .tail(50)`."""
         return [RankView(rank, self.board, lambda: self._engine.paths) for rank in range(self.nproc)]
 
     @property

@@ -48,6 +48,8 @@ def redirect(std: str, to_file: str) -> Iterator[None]:
     Raises:
         ValueError: Another stream name.
         OSError: The file cannot be opened: `FileNotFoundError` when its folder is missing. Nothing is changed then.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
     if std not in _FDS:
         raise ValueError(f"unknown standard stream <{std}>, must be one of {{'stdout', 'stderr'}}")
@@ -76,7 +78,14 @@ redirect_stderr = partial(redirect, "stderr")
 def get_std_cm(
     std_rd: str | None, redirect_fn: Callable[[str], AbstractContextManager[Any]]
 ) -> AbstractContextManager[Any]:
-    """`redirect_fn(std_rd)`, or a context that does nothing when the path is empty."""
+    """`redirect_fn(std_rd)`, or a context that does nothing when the path is empty.
+
+    Args:
+        std_rd: Path of the file; empty or None: nothing is redirected.
+        redirect_fn: `redirect_stdout` or `redirect_stderr`.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
+    """
     return redirect_fn(std_rd) if std_rd else nullcontext()
 
 

@@ -37,6 +37,8 @@ class StaticTCPRendezvous(RendezvousHandler):
     Raises:
         ValueError: `rank` is not one of `world_size`.
         ImportError: Several nodes without torch.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
     """
 
     def __init__(
@@ -109,11 +111,16 @@ class StaticTCPRendezvous(RendezvousHandler):
 
 
 def create_rdzv_handler(params: RendezvousParameters) -> StaticTCPRendezvous:
-    """A handler from parameters: `endpoint` as `host:port`, options `rank` and `timeout` (seconds, default 600).
+    """A handler from parameters.
+
+    Args:
+        params: With `endpoint` as `host:port`, options `rank` and `timeout` (seconds, default 600).
 
     Raises:
         ValueError: No rank, endpoint or port, or one that cannot be taken.
         ImportError: Several nodes without torch.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
     """
     rank = params.get_as_int("rank")
     if rank is None:

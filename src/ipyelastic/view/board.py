@@ -150,8 +150,10 @@ class Board:
             return self._outputs[rank].screen(stream).tail(n)
 
     def lines(self, rank: int, n: int | None = None, stream: Stream | None = None) -> list[str]:
-        """The last `n` lines of a rank with colours (SGR sequences; none stays open at a line's end); `n` None: all that
-        is kept; `stream` None: both, in order of arrival."""
+        """The last `n` lines of a `rank` with colours (SGR sequences; none stays open at a line's end).
+
+        `n` None: all that is kept. `stream` None: both, in order of arrival.
+        """
         with self._lock:
             return self._outputs[rank].screen(stream).lines(n)
 
