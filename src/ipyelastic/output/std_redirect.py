@@ -73,6 +73,8 @@ def redirect(std: str, to_file: str) -> Iterator[None]:
 
 redirect_stdout = partial(redirect, "stdout")
 redirect_stderr = partial(redirect, "stderr")
+for _partial in (redirect_stdout, redirect_stderr):
+    _partial.__doc__ = redirect.__doc__  # else `?` shows what functools.partial is
 
 
 def get_std_cm(
