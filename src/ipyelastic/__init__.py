@@ -1,5 +1,10 @@
 """Run a function or a notebook cell on every local GPU or CPU: values by rank, live output, readable failures.
 
+    %load_ext ipyelastic                   in a notebook; then `%%elastic_run --nproc 2` is a cell's first line
+    ipyelastic.launch(train, nproc=2)      anywhere: a Run, whose `result()` is a list by rank
+    ipyelastic run -n 2 train.py           in a shell
+    ipyelastic.compat                      torch.distributed.elastic's names, without torch
+
 Every name is loaded at its first use: importing this package starts nothing and costs a few milliseconds.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import doctest
@@ -19,8 +20,11 @@ import pytest
 import ipyelastic
 import ipyelastic.compat
 from ipyelastic.agent.attempts import Attempt
+from ipyelastic.cli.main import main
 from ipyelastic.engines.rank_view import RankView
+from ipyelastic.launcher.grammar import new_parser
 from ipyelastic.launcher.options import RunOptions
+from ipyelastic.launcher.torchrun import command_parser
 from ipyelastic.terms import errors, events, failure
 from ipyelastic.view.board import Board, BoardSnapshot, RankSnapshot
 
@@ -222,6 +226,33 @@ def test_named_pages_are_those_that_there_are():
         "https://huggingface.co/docs/accelerate/basic_tutorials/notebook",
     }
     assert pages == known
+
+
+@pytest.mark.parametrize(
+    "parser", [new_parser("%%elastic_run"), command_parser("ipyelastic run")], ids=["magic", "run"]
+)
+def test_help_tells_each_option_its_unit_and_its_words(parser):
+    options = {spelling: option for option in parser.options for spelling in option.spellings}
+    told = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+    assert len(told) > 15
+    for action in told:
+        name = action.option_strings[-1]
+        assert len(action.help.split()) >= 3, name
+        if action.metavar == "S":
+            assert "seconds" in action.help, name
+        words = options[name].words() if name in options and options[name].field in _OF_FEW_WORDS else ()
+        assert [word for word in words if word not in action.help] == [], name
+
+
+_OF_FEW_WORDS = ("nproc", "ui", "start_method", "engine", "numa")
+
+
+@pytest.mark.parametrize("words", [["-h"], ["doctor", "-h"], ["run", "-h"]])
+def test_each_command_has_a_help_with_an_example_or_its_exit_codes(words, capsys):
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: ipyelastic {'doctor ' if words[0] == 'doctor' else 'run '}")
+    assert "for example" in text or "exit code" in text
 
 
 def with_examples():

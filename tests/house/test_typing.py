@@ -223,7 +223,8 @@ def main() -> None:
             pass
     except ProcessRaisedException as raised:
         print(raised.error_index, raised.error_pid)
-    handler: RendezvousHandler = get_rendezvous_handler(RendezvousParameters("static", "localhost:0", "1", 1, 1, rank=0))
+    parameters = RendezvousParameters("static", "localhost:0", "run-1", min_nodes=1, max_nodes=1, rank=0)
+    handler: RendezvousHandler = get_rendezvous_handler(parameters)
     info: RendezvousInfo = handler.next_rendezvous()
     spec = WorkerSpec(role="trainer", local_world_size=2, rdzv_handler=handler, entrypoint=train, args=(info.rank,))
     ended = Agent(spec, DefaultLogsSpecs(), start_method="spawn", exit_barrier_timeout=1).run()

@@ -81,6 +81,11 @@ def test_each_public_name_is_asked_for() -> None:
     assert sorted(name for name, _ in marks.args[1]) == sorted(ipyelastic.__all__)
 
 
+def test_the_package_and_an_open_call_are_told(kernel: Kernel) -> None:
+    assert "%load_ext ipyelastic" in shown(kernel, "ipyelastic")
+    assert shown(kernel, "ie.launch(max, ") == shown(kernel, "ie.launch")
+
+
 def test_the_signature_of_launch_has_every_option_with_its_default(kernel: Kernel) -> None:
     signature, _, _ = shown(kernel, "ie.launch").partition("Docstring:")
     for words in ("nproc:", "timeout: float | None = None", "start_method: str = 'forkserver'", "grace: float = 5.0"):
@@ -122,7 +127,7 @@ def test_methods_of_a_run_are_told(kernel: Kernel) -> None:
         "run.result": ["timeout: Seconds", "list of length nproc", "ChildFailedError", "RunStopped"],
         "run.wait": ["seconds", "whether it has come"],
         "run.exception": ["TimeoutError"],
-        "run.results": ["{0: 2}"],
+        "run.results": ["`{rank: value}`"],
         "run.stop": ["grace_s: Seconds", "signum:"],
         "run.kill": ["rank", "ValueError"],
         "run.restart": ["returns the new run", "RuntimeError"],
