@@ -93,11 +93,8 @@ def test_the_signature_of_launch_has_every_option_with_its_default(kernel: Kerne
     assert "**options" not in signature
 
 
-@pytest.mark.parametrize("name", MAGICS)
-@pytest.mark.parametrize("sign", ["%", "%%"])
-def test_question_mark_tells_each_magic(kernel: Kernel, name: str, sign: str) -> None:
-    if sign == "%%" and name != "run":
-        pytest.skip("a line magic")
+@pytest.mark.parametrize(("sign", "name"), [("%%", "run"), *(("%", name) for name in MAGICS)])
+def test_question_mark_tells_each_magic(kernel: Kernel, sign: str, name: str) -> None:
     text = shown(kernel, f"{sign}elastic_{name}")
     words = {
         "run": ["Run this cell in N fresh processes", "--nproc N", "--timeout S", "%elastic_run -n 2 train(cfg)"],
@@ -121,7 +118,7 @@ def test_help_shows_what_the_question_mark_shows(kernel: Kernel, name: str) -> N
 
 
 def test_methods_of_a_run_are_told(kernel: Kernel) -> None:
-    assert kernel.run("run = ie.launch(max, args=(1, 2), nproc=1)\n_ = run.result()").ok
+    assert kernel.run("run = ie.launch(max, args=(1, 2), nproc=1)\n_ = run.result()\nview = run.ranks[0]").ok
     for name, words in {
         "run": ["<Run ", "run.results"],
         "run.result": ["timeout: Seconds", "list of length nproc", "ChildFailedError", "RunStopped"],
@@ -133,7 +130,8 @@ def test_methods_of_a_run_are_told(kernel: Kernel) -> None:
         "run.restart": ["returns the new run", "RuntimeError"],
         "run.cancel": ["Stop the run"],
         "run.add_done_callback": ["fn(run)"],
-        "run.ranks[0].tail": ["lines", "oldest first"],
+        "view": ["RankView", "exitcode"],
+        "view.tail": ["lines", "oldest first"],
         "ie.Run.status": ["`starting`"],
         "ie.Run.log_dir": ["run.json"],
     }.items():
@@ -145,8 +143,24 @@ def test_methods_of_a_run_are_told(kernel: Kernel) -> None:
 def test_tab_offers_public_names_methods_and_options(kernel: Kernel, uses_jedi: bool) -> None:
     kernel.run(f"%config IPCompleter.use_jedi = {uses_jedi}")
     kernel.run("run = ie.launch(max, args=(1, 2), nproc=1)\n_ = run.result()")
+    kernel.run("view, board, snapshot, options = run.ranks[0], run.board, run.board.snapshot(), run.options")
+    kernel.run("attempt, error = run.attempts[0], ie.launch(int, args=('x',), nproc=1, ui='none').exception()")
+    kernel.run("rank, failure = error.get_first_failure()\nraised = failure.exception")
     assert {"launch", "last_run"} <= set(offered(kernel, "ipyelastic.la"))
     assert {"result", "results"} <= set(offered(kernel, "run.res"))
+    for text, name in {
+        "run.sta": "status",
+        "run.add_d": "add_done_callback",
+        "view.stdo": "stdout_path",
+        "board.snap": "snapshot",
+        "snapshot.ran": "ranks",
+        "options.max_re": "max_restarts",
+        "attempt.why": "why_not_restarted",
+        "error.get_f": "get_first_failure",
+        "failure.signal_n": "signal_name",
+        "raised.type_n": "type_name",
+    }.items():
+        assert offered(kernel, text) == [name]
     assert set(ipyelastic.__all__) <= set(offered(kernel, "from ipyelastic import "))
     assert offered(kernel, "from ipyelastic import notebook_la") == ["notebook_launcher"]
     assert offered(kernel, "%%elastic_r") == ["%%elastic_run"]

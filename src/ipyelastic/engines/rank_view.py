@@ -19,6 +19,9 @@ Paths = tuple[dict[int, str], dict[int, str]]
 class RankView:
     """What can be known of one rank of a run, read when asked. Had from `run.ranks`.
 
+        view = run.ranks[1]
+        view.pid, view.state, view.exitcode, view.stdout_path, view.stderr_path, view.tail(50)
+
     Args:
         rank: Its number, 0 to world_size - 1.
         board: The run's.

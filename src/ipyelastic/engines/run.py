@@ -20,13 +20,13 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from ..agent.attempts import Attempt
 from ..launcher.gpu_choice import GpuChoice
 from ..launcher.options import RunOptions
 from ..terms.errors import ChildFailedError, RunCancelled, RunStopped, RunTimedOut, ServerError
-from ..terms.events import Event, RunEnded, RunNote, RunStatus, Sink
+from ..terms.events import Event, RunEnded, RunNote, Sink
 from ..terms.failure import ProcessFailure
 from ..view.board import Board
 from . import living
@@ -40,6 +40,9 @@ from .replay import replayed
 from .results import Results
 from .showing import Display, new_display, place
 from .static_forms import static_forms
+
+if TYPE_CHECKING:  # only there: jedi, which Tab asks, offers nothing for an object with a property that is a Literal
+    from ..terms.events import RunStatus
 
 __all__ = ["Run", "Results", "RankView", "Rendezvous", "live_runs", "last_run", "find_run"]
 
@@ -410,7 +413,7 @@ class Run(concurrent.futures.Future[Results[T]], Generic[T]):
         self._engine.ask("stop", **{name: value for name, value in fields.items() if value is not None})
 
     def stop_because(self, why: str, grace_s: float | None = None) -> None:
-        """As `stop(grace_s)`; a run that ends by it says `why`: `the run was stopped: why`."""
+        """As `stop()`, with `grace_s` in seconds; a run that ends by it says `why`: `the run was stopped: why`."""
         self._stopped_because = why
         self.stop(grace_s)
 

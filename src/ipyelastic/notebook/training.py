@@ -79,7 +79,7 @@ def notebook_launcher(
         rdzv_endpoint, rdzv_conf, rdzv_id: Likewise.
         max_restarts: How often all ranks are started again after one has failed. Not given: what
             `%elastic_config max-restarts=...` saved, else 0.
-        monitor_interval: Not used: a rank's end is heard of at once.
+        monitor_interval: Seconds between two looks; not used: a rank's end is heard of at once.
         log_line_prefix_template: What stands before each line, with `${rank}`, `${local_rank}` and `${role_name}`.
 
     Returns:

@@ -93,7 +93,10 @@ def get_std_cm(
 
 @cache
 def get_libc() -> ctypes.CDLL | None:
-    """The C library this process runs on; None, said once in the log, where it cannot be had."""
+    """The C library this process runs on; None, said once in the log, where it cannot be had.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
+    """
     import ctypes  # a rank pays for it when it redirects, not before
 
     try:

@@ -73,7 +73,10 @@ def _create_etcd_v2_handler(params: RendezvousParameters) -> RendezvousHandler:
 
 
 def entry_points(**params: Any) -> Any:
-    """The standard library's, which takes these `params`; its import costs more than a whole standalone rendezvous."""
+    """The standard library's, which takes these `params`; its import costs more than a whole standalone rendezvous.
+
+    Source: https://docs.python.org/3/library/importlib.metadata.html.
+    """
     from importlib import metadata
 
     return metadata.entry_points(**params)

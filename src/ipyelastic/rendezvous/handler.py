@@ -45,8 +45,11 @@ class Store(Protocol):
         """Add `amount` to the counter `key`, which begins at 0; its new value."""
 
     def wait(self, keys: list[str], timeout: timedelta = ..., /) -> None:
-        """Wait until all `keys` are set, `timeout` at most (default: the store's own); then the store's timeout
-        error.
+        """Wait until all `keys` are set; the store's own timeout error when they are not in time.
+
+        Args:
+            keys: Their names.
+            timeout: A timedelta; by default the store's own.
         """
 
     def multi_get(self, keys: list[str]) -> list[bytes]:

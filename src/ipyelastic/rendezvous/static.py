@@ -85,14 +85,14 @@ class StaticTCPRendezvous(RendezvousHandler):
         return self._store
 
     def is_closed(self) -> bool:
-        """False."""
+        """False: its members are known, and none may be refused."""
         return False
 
     def set_closed(self) -> None:
         """Nothing: others may still come to meet."""
 
     def num_nodes_waiting(self) -> int:
-        """0."""
+        """0: nobody comes later."""
         return 0
 
     def get_run_id(self) -> str:

@@ -271,7 +271,7 @@ class ChildFailedError(IpyelasticError):
         AssertionError: No failures, as torch has it.
 
     `str()` is torch's text (LICENSE names it); `ipyelastic.view.report` has ours.
-    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/errors.html; compared with torch's output in
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/errors.html. Compared with torch's output in
     tests/terms/test_errors.py.
     """
 
