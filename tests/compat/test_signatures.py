@@ -13,9 +13,7 @@ import pytest
 
 import ipyelastic.compat
 
-pytestmark = pytest.mark.torch
-
-pytest.importorskip("torch", reason="needs torch")
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 TREE = "ipyelastic.compat"
 _ELSEWHERE = {"launcher": "torch.distributed.launcher", "numa": "torch.numa", "spawn": "torch.multiprocessing.spawn"}
@@ -35,10 +33,16 @@ def _pairs() -> dict[str, tuple[Any, Any]]:
     """`{name: (ours, torch's)}` of all public callables, methods included, that are ours."""
     found: dict[str, tuple[Any, Any]] = {}
     for entry in pkgutil.walk_packages(ipyelastic.compat.__path__, f"{TREE}."):
+        if "._" in entry.name:
+            continue
         ours = importlib.import_module(entry.name)
         for name in vars(ours).get("__all__", ()):
             value = vars(ours).get(name)
-            if not getattr(value, "__module__", "").startswith("ipyelastic") or not callable(value):
+            if (
+                name.startswith("_")
+                or not getattr(value, "__module__", "").startswith("ipyelastic")
+                or not callable(value)
+            ):
                 continue
             their = getattr(_torchs(entry.name), name, None)
             if their is None:
@@ -50,27 +54,45 @@ def _pairs() -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def _taken(value: Any) -> list[tuple[str, Any]]:
-    """Names and defaults of what can be given by position, and of keywords that must be given."""
+def _parameters(value: Any) -> list[inspect.Parameter] | None:
+    """What can be given by position, and keywords that must be given; None: nobody says (code in C)."""
     try:
         parameters = inspect.signature(value).parameters.values()
     except (TypeError, ValueError):
+        return None
+    taken = [one for one in parameters if one.kind is not one.KEYWORD_ONLY or one.default is one.empty]
+    return [one for one in taken if one.name not in _NEWER]
+
+
+def _is_same(ours: Any, theirs: Any) -> bool:
+    """Enumerations by value; functions and factories are each side's own."""
+    if any(callable(one) or repr(one) == "<factory>" for one in (ours, theirs)):
+        return True
+    return bool(getattr(ours, "value", ours) == getattr(theirs, "value", theirs))
+
+
+def _differences(ours: Any, theirs: Any) -> list[str]:
+    mine, their = _parameters(ours), _parameters(theirs)
+    if mine is None or their is None:
         return []
+    if [one.name for one in mine] != [one.name for one in their]:
+        return [f"{[one.name for one in mine]} instead of {[one.name for one in their]}"]
     return [
-        (one.name, getattr(one.default, "value", one.default))
-        for one in parameters
-        if one.kind is not one.KEYWORD_ONLY or one.default is one.empty
-        if one.name not in _NEWER
+        f"{one.name}={one.default!r} instead of {other.default!r}"
+        for one, other in zip(mine, their, strict=True)
+        if other.default is not other.empty  # what torch demands may be left out here
+        if one.default is one.empty or not _is_same(one.default, other.default)
     ]
 
 
 def test_arguments_and_defaults_are_torchs() -> None:
     pairs = _pairs()
-    assert len(pairs) > 150
+    assert len(pairs) > 300
     different = {}
     for name, (ours, theirs) in pairs.items():
-        if inspect.isclass(theirs) and issubclass(theirs, BaseException) and "__init__" not in vars(theirs):
-            continue
-        if _taken(ours) != _taken(theirs):
-            different[name] = (_taken(ours), _taken(theirs))
+        is_plain_error = (
+            inspect.isclass(theirs) and issubclass(theirs, BaseException) and "__init__" not in vars(theirs)
+        )
+        if not is_plain_error and (found := _differences(ours, theirs)):
+            different[name] = found
     assert different == {}

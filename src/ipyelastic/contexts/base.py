@@ -99,9 +99,9 @@ class PContext(ABC):
         envs: dict[int, dict[str, str]],
         logs_specs: LogsSpecs,
         log_line_prefixes: dict[int, str] | None = None,
-        *,
         duplicate_stdout_filters: list[str] | None = None,
         duplicate_stderr_filters: list[str] | None = None,
+        *,
         signals: str | None = None,
     ) -> None:
         self.name, self.entrypoint, self.args, self.envs = name, entrypoint, dict(args), envs
