@@ -6,10 +6,12 @@ Runs in: owner.
 Other end: RunOptions' fields and checks; a field that is new there needs a keyword here (tests/house/test_typing.py).
 """
 
-# No `from __future__ import annotations`: the types are shown to people, as types.
+from __future__ import annotations
+
 import dataclasses
 import inspect
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -43,15 +45,16 @@ def with_options(function: Callable[..., Any]) -> inspect.Signature:
     The defaults shown are RunOptions' own; what `%elastic_config` saved stands above them.
     """
     signature = inspect.signature(function)
-    defaults = {entry.name: entry.default for entry in dataclasses.fields(RunOptions)}
     shown = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            # `env` has a new dict each time.
-            default={} if (default := defaults[field_of_keyword(name)]) is dataclasses.MISSING else default,
-            annotation=kind,
-        )
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(name), annotation=kind.__forward_arg__)
         for name, kind in LaunchKeywords.__annotations__.items()
     ]
     return signature.replace(parameters=[*list(signature.parameters.values())[:-1], *shown])
+
+
+def _default(name: str) -> Any:
+    field_name = field_of_keyword(name)
+    default: Any = next(entry.default for entry in dataclasses.fields(RunOptions) if entry.name == field_name)
+    if name == "stop_signal":
+        return signal.Signals(default)  # which shows its name
+    return {} if default is dataclasses.MISSING else default  # `env`: a new one each time
