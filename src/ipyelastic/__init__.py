@@ -1,5 +1,10 @@
 """Run a function or a notebook cell on every local GPU or CPU: values by rank, live output, readable failures.
 
+    %load_ext ipyelastic                   in a notebook; then `%%elastic_run --nproc 2` is a cell's first line
+    ipyelastic.launch(train, nproc=2)      anywhere: a Run, whose `result()` is a list by rank
+    ipyelastic run -n 2 train.py           in a shell
+    ipyelastic.compat                      torch.distributed.elastic's names, without torch
+
 Every name is loaded at its first use: importing this package starts nothing and costs a few milliseconds.
 """
 
@@ -71,10 +76,16 @@ _HOMES = {
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """What `%load_ext ipyelastic` calls: the magics, and a fork server for the first launch. Twice is once.
+    """What `%load_ext ipyelastic` calls: the notebook has the magics, a server waits. Twice is once.
+
+        %load_ext ipyelastic
+        %%elastic_run --nproc 2             run the cell in two processes; %%elastic_run? tells everything
+        %elastic_run -n 2 train(cfg)        one line, or a script: %elastic_run -n 2 train.py --lr 1e-3
+        %elastic_config nproc=2             save options for all runs of this notebook
+        %elastic_status, %elastic_stop, %elastic_logs 1, %elastic_panel
 
     Args:
-        shell: IPython's.
+        shell: IPython's shell, in a kernel or a terminal.
     """
     import contextlib
 

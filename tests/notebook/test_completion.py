@@ -23,6 +23,7 @@ def notebook(module_kernel: Kernel, notebook_folder: Path) -> Kernel:
         (notebook_folder / folder).mkdir()
     (notebook_folder / "train_script.py").touch()
     assert module_kernel.run("import os, ipyelastic as ie\ntrain_model = train_data = len\ntable = {'key_1': 1}").ok
+    assert module_kernel.run("def train_cell(): ...").ok
     return module_kernel
 
 
@@ -78,6 +79,8 @@ def asked(kernel: Kernel, cell: str) -> tuple[list[str], str]:
         ("%elastic_config --|", ["--reset"], "--"),
         ("%elastic_stop a|", ["all"], "a"),
         ("%elastic_status |", ["--help"], ""),
+        ("%elastic_panel |", ["train_cell"], ""),
+        ("%elastic_panel train_|", ["train_cell"], "train_"),
     ],
 )
 def test_options_values_and_names_are_offered(kernel: Kernel, cell: str, matches: list[str], replaced: str) -> None:
@@ -110,6 +113,7 @@ def test_live_runs_ranks_and_saved_names_are_offered(kernel: Kernel) -> None:
         run_id = kernel.value("bg.run_id")
         assert asked(kernel, "%elastic_stop |")[0] == [run_id, "all"]
         assert asked(kernel, "%elastic_logs |")[0] == ["0", "1", "2"]
+        assert asked(kernel, "%elastic_panel |")[0] == ["train_cell", run_id]
         kernel.run("%elastic_config nproc=2 env.HOME_1=x")
         assert asked(kernel, "%elastic_config --reset |")[0] == ["env.HOME_1", "nproc"]
     finally:

@@ -22,7 +22,14 @@ _TRACE_DONE = "/TRACING_GATE"
 
 @contextlib.contextmanager
 def store_timeout(store: Any, timeout: float) -> Iterator[None]:
-    """Have the store wait `timeout` seconds at most, and as long as before afterwards."""
+    """Have the store wait `timeout` seconds at most, and as long as before afterwards.
+
+    Args:
+        store: Of torch, or LocalStore.
+        timeout: Seconds.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.store`.
+    """
     before = store.timeout
     store.set_timeout(timedelta(seconds=timeout))
     try:
@@ -35,6 +42,20 @@ def get_all(store: Any, rank: int, prefix: str, world_size: int) -> list[bytes]:
     """The values of `prefix0` .. `prefix<world_size-1>`; waits until all are set.
 
     Rank 0, which may host the store, returns when every rank has them.
+
+    Args:
+        store: Of torch, or LocalStore.
+        rank: Of the caller.
+        prefix: Of the keys.
+        world_size: How many ranks call this.
+
+    Returns:
+        The values by rank.
+
+    Raises:
+        Exception: The store's own timeout error.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.store`.
     """
     values: list[bytes] = store.multi_get([f"{prefix}{index}" for index in range(world_size)])
     last = _enter(store, world_size, f"{prefix}/finished")
@@ -46,7 +67,21 @@ def get_all(store: Any, rank: int, prefix: str, world_size: int) -> list[bytes]:
 def synchronize(
     store: Any, data: bytes, rank: int, world_size: int, key_prefix: str, timeout: float = 300
 ) -> list[bytes]:
-    """Every rank's `data`, by rank. Once per `key_prefix`: what is stored stays."""
+    """Every rank's `data`, by rank. Once per `key_prefix`: what is stored stays.
+
+    Args:
+        store: Of torch, or LocalStore.
+        data: The caller's.
+        rank: Of the caller.
+        world_size: How many ranks call this.
+        key_prefix: Of the keys.
+        timeout: Seconds to wait for the others.
+
+    Raises:
+        Exception: The store's own timeout error.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.store`.
+    """
     with store_timeout(store, timeout):
         store.set(f"{key_prefix}{rank}", data)
         return get_all(store, rank, key_prefix, world_size)
@@ -74,6 +109,8 @@ def barrier(
 
     Raises:
         Exception: The store's own timeout error, with the missing ranks when `rank` was given.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.store`.
     """
     assert rank is None or rank_tracing_decoder is None or callable(rank_tracing_decoder)
     with store_timeout(store, barrier_timeout):

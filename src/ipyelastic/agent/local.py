@@ -66,6 +66,8 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
 
     Attributes:
         attempts: One Attempt per start of the group, the last is the current or final one.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
     """
 
     def __init__(
@@ -115,6 +117,10 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         """`stop`, `kill` or `signal` the ranks, from any thread; after a `stop` or a `kill` of all nothing restarts.
 
         Before the start, and between two attempts, it is kept until ranks are started: they are ended at once.
+
+        Args:
+            op: One of these three.
+            fields: `grace_s` in seconds, `signal` a number, `rank` a local rank; those that the `op` has use for.
         """
         with self._lock:
             if self._made is None or _is_end(op, fields):

@@ -21,9 +21,12 @@ __all__ = ["RoleInstanceInfo", "assign", "identical_workers", "line_prefix", "ow
 
 
 class RoleInstanceInfo:
-    """What one agent brings: its role, its number among the agents, how many workers.
+    """What one agent brings; torch's `_RoleInstanceInfo`. Agents exchange it through the store as JSON.
 
-    Torch's `_RoleInstanceInfo`; agents exchange it through the store as JSON.
+    Args:
+        role: Its role.
+        rank: Its number among the agents.
+        local_world_size: How many workers it has.
     """
 
     __slots__ = ["role", "rank", "local_world_size"]  # noqa: RUF023  # the order in JSON
@@ -37,19 +40,19 @@ class RoleInstanceInfo:
 
     @staticmethod
     def deserialize(data: bytes) -> RoleInstanceInfo:
-        """What `serialize` made. Raises ValueError or KeyError for anything else."""
+        """What `serialize` made of `data`. Raises ValueError or KeyError for anything else."""
         fields = json.loads(data)
         return RoleInstanceInfo(fields["role"], fields["rank"], fields["local_world_size"])
 
     @staticmethod
     def compare(obj1: RoleInstanceInfo, obj2: RoleInstanceInfo) -> int:
-        """By role, then by rank: -1, 0 or 1."""
+        """How `obj1` stands to `obj2` by role, then by rank: -1, 0 or 1."""
         one, other = (obj1.role, obj1.rank), (obj2.role, obj2.rank)
         return (one > other) - (one < other)
 
     @staticmethod
     def find_role_boundaries(roles_infos: Sequence[RoleInstanceInfo], role: str) -> tuple[int, int]:
-        """First and last index of `role` in a list sorted by role; (-1, -1) when it is not there."""
+        """First and last index of `role` in `roles_infos`, sorted by role; (-1, -1) when it is not there."""
         found = [index for index, info in enumerate(roles_infos) if info.role == role]
         return (found[0], found[-1]) if found else (-1, -1)
 

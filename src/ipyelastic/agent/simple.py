@@ -41,24 +41,34 @@ _ROLE_INFO, _ASSIGNED_RANKS = "torchelastic/role_info/", "torchelastic/assigned_
 
 
 class ElasticAgent(abc.ABC):
-    """Starts one machine's workers and looks after them."""
+    """Starts one machine's workers and looks after them. Derive from it, or better from SimpleElasticAgent.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
+    """
 
     @abc.abstractmethod
     def run(self, role: str = DEFAULT_ROLE) -> RunResult:
-        """Run the workers to their end, restarts included. Raises whatever keeps the agent from doing so."""
+        """Run the workers to their end, restarts included. Raises whatever keeps the agent from doing so.
+
+        Args:
+            role: Which workers; an agent of one role ignores it.
+        """
 
     @abc.abstractmethod
     def get_worker_group(self, role: str = DEFAULT_ROLE) -> WorkerGroup:
-        """The workers, for looking at."""
+        """The workers of this `role`, for looking at."""
 
 
 class SimpleElasticAgent(Recording, ElasticAgent):
-    """An agent for one role.
+    """An agent for one role. Derive from it and fill in its four abstract methods: `_start_workers`, `_stop_workers`,
+    `_monitor_workers` and `_shutdown`.
 
     Args:
         spec: What to run.
         exit_barrier_timeout: Seconds that a finished agent waits for the others.
         shutdown_timeout: Seconds between asking workers to end and killing them.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
     """
 
     def __init__(self, spec: WorkerSpec, exit_barrier_timeout: float = 300, shutdown_timeout: int = 30) -> None:
@@ -72,6 +82,7 @@ class SimpleElasticAgent(Recording, ElasticAgent):
         self._woken = threading.Event()
 
     def get_worker_group(self, role: str = DEFAULT_ROLE) -> WorkerGroup:
+        """The workers, for looking at. There is one group, whatever the `role`."""
         return self._worker_group
 
     # ------------------------------------------------------------------------------------------------- to be filled in
@@ -175,7 +186,10 @@ class SimpleElasticAgent(Recording, ElasticAgent):
 
     @prof
     def run(self, role: str = DEFAULT_ROLE) -> RunResult:
-        """Run the workers to their end.
+        """Run the workers to their end, restarts included.
+
+        Args:
+            role: Not used: there is one.
 
         Returns:
             SUCCEEDED with values, or FAILED with failures. SUCCEEDED with neither: the rendezvous needs this node no

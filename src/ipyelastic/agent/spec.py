@@ -40,6 +40,7 @@ class WorkerSpec:
         virtual_local_rank: Every rank has LOCAL_RANK 0 and sees its own GPU only.
 
     Raises AssertionError for a size or interval that is not positive or a missing entrypoint, as torch does.
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
     """
 
     role: str
@@ -85,11 +86,16 @@ class WorkerSpec:
 class Worker:
     """One rank's numbers.
 
+    Args:
+        local_rank, global_rank, role_rank, world_size, role_world_size: See below.
+
     Attributes:
         id: Its process id, once it is started; None before.
         local_rank: Within this agent.
         global_rank, world_size: Within the run; -1 until assigned, like the next two.
         role_rank, role_world_size: Among the workers of its role.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
     """
 
     __slots__ = ["id", "local_rank", "global_rank", "role_rank", "world_size", "role_world_size"]  # noqa: RUF023
@@ -114,7 +120,13 @@ class Worker:
 
 
 class WorkerState(str, Enum):
-    """Where a worker group stands."""
+    """Where a worker group stands.
+
+    UNKNOWN: nobody knows; the agent raises. INIT: not started. HEALTHY: runs. UNHEALTHY: runs, and something is wrong.
+    STOPPED: ended by the agent. SUCCEEDED: all ended well. FAILED: one failed, and no restart is left.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
+    """
 
     UNKNOWN = "UNKNOWN"
     INIT = "INIT"
@@ -126,7 +138,7 @@ class WorkerState(str, Enum):
 
     @staticmethod
     def is_running(state: WorkerState) -> bool:
-        """Whether workers of a group in this state are alive."""
+        """Whether workers of a group in this `state` are alive: HEALTHY or UNHEALTHY."""
         return state in (WorkerState.HEALTHY, WorkerState.UNHEALTHY)
 
 
@@ -140,6 +152,8 @@ class WorkerGroup:
         group_rank, group_world_size: This agent among the agents.
         master_addr, master_port: Where the workers meet.
         state: See WorkerState.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
     """
 
     __slots__ = ["spec", "workers", "store", "group_rank", "group_world_size", "state", "master_addr", "master_port"]  # noqa: RUF023
@@ -157,7 +171,15 @@ class WorkerGroup:
 
 @dataclass
 class RunResult:
-    """How it ended; values and failures by *global* rank."""
+    """How a run ended; values and failures by *global* rank.
+
+    Attributes:
+        state: SUCCEEDED or FAILED, a WorkerState.
+        return_values: What each worker returned, None for programs; empty when any failed.
+        failures: A ProcessFailure of each that failed.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
+    """
 
     state: WorkerState
     return_values: dict[int, Any] = field(default_factory=dict)

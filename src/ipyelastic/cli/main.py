@@ -30,7 +30,11 @@ _COMMANDS = ("run", "doctor")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Obey a command line (None: this process's own); returns the exit code."""
+    """Obey a command line; returns the exit code: 0, 2 for one that cannot be obeyed, else the command's own.
+
+    Args:
+        words: After the program's name; None: this process's own.
+    """
     words = sys.argv[1:] if words is None else list(words)
     command, rest = (words[0], words[1:]) if words else ("", [])
     if command == "run":

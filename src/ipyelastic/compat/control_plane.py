@@ -35,6 +35,8 @@ def worker_main() -> Iterator[None]:
         ...     return 3
         >>> main()
         3
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/control_plane.html.
     """
     handler = get_error_handler()
     handler.initialize()

@@ -32,7 +32,15 @@ IS_WINDOWS = sys.platform == "win32"
 
 @dataclass
 class RunProcsResult:
-    """How a set of workers ended, all four by local rank. `return_values` is empty when any failed."""
+    """How a set of workers ended, all four by local rank.
+
+    Attributes:
+        return_values: What each returned, None for programs; empty when any failed.
+        failures: A ProcessFailure of each that failed.
+        stdouts, stderrs: Log files; empty text: the console.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
+    """
 
     return_values: dict[int, Any] = field(default_factory=dict)
     failures: dict[int, ProcessFailure] = field(default_factory=dict)
@@ -55,7 +63,7 @@ def kill_signal() -> signal.Signals:
 
 
 def validate_full_rank(mapping: Mapping[int, Any], nprocs: int, what: str) -> None:
-    """Raise RuntimeError unless the keys are exactly `0..nprocs-1`; the text shows both sets."""
+    """Raise RuntimeError unless the keys of `mapping` are exactly `0..nprocs-1`; the text names `what`, shows both."""
     actual, expected = set(mapping), set(range(nprocs))
     if actual != expected:
         raise RuntimeError(f"{what}, local rank mapping mismatch, expected: {expected}, actual: {actual}")
@@ -79,6 +87,8 @@ class PContext(ABC):
 
     Raises:
         RuntimeError: A plug-in's paths do not cover all ranks.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
 
     def __init__(
@@ -89,9 +99,9 @@ class PContext(ABC):
         envs: dict[int, dict[str, str]],
         logs_specs: LogsSpecs,
         log_line_prefixes: dict[int, str] | None = None,
-        *,
         duplicate_stdout_filters: list[str] | None = None,
         duplicate_stderr_filters: list[str] | None = None,
+        *,
         signals: str | None = None,
     ) -> None:
         self.name, self.entrypoint, self.args, self.envs = name, entrypoint, dict(args), envs
@@ -163,7 +173,14 @@ class PContext(ABC):
     # What an agent of ours asks besides torch's methods; a context of somebody else's has nothing to say.
 
     def ask(self, op: str, **fields: Any) -> None:
-        """Have the workers `stop`, be `kill`ed or get a `signal`, from any thread; before the start it is kept."""
+        """Have the workers `stop`, be `kill`ed or get a `signal`, from any thread; before the start it is kept.
+
+        Args:
+            op: One of these three.
+            fields: `grace_s` in seconds, `signal` a number, `rank` a local rank; those that the `op` has use for.
+
+        Raises NotImplementedError for a context of somebody else's.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot {op} its workers: use close()")
 
     @property
@@ -193,11 +210,15 @@ class PContext(ABC):
 
     @abstractmethod
     def pids(self) -> dict[int, int]:
-        """`{local_rank: pid}`."""
+        """`{local_rank: pid}` of the workers that were started."""
 
     def close(self, death_sig: signal.Signals | None = None, timeout: float = 30) -> None:
-        """Ask every live worker to end with `death_sig` (default SIGTERM), kill what is left after `timeout` seconds,
-        and give everything back: tails, files, signal handlers. Idempotent."""
+        """End every worker, and give everything back: tails, files, signal handlers. Idempotent.
+
+        Args:
+            death_sig: How live workers are asked to end; None: SIGTERM.
+            timeout: Seconds after which those that are left are killed.
+        """
         try:
             self._close(death_sig=death_sig or default_signal(), timeout=timeout)
         finally:

@@ -51,10 +51,13 @@ class SubprocessContext(PContext):
         numa_options: Bind each to the CPUs near its GPU.
         settings: Of these, `policy.grace_s`, `policy.stop_signal`, `signals`, `sink`, `global_ranks` and `attempt`
             mean something to programs.
-        (others): See PContext.
+        name, entrypoint, args, envs, logs_specs, log_line_prefixes, duplicate_stdout_filters, duplicate_stderr_filters:
+            See PContext.
 
     Attributes:
         subprocess_handlers: `{local_rank: SubprocessHandler}` of those started.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
 
     def __init__(
@@ -223,6 +226,10 @@ class SubprocessContext(PContext):
     def ask(self, op: str, **fields: Any) -> None:
         """Have the programs `stop`, be `kill`ed or get a `signal`, from any thread; before the start it is kept.
 
+        Args:
+            op: One of these three.
+            fields: `grace_s` in seconds, `signal` a number, `rank` a local rank; those that the `op` has use for.
+
         Whoever waits kills what is left after the grace: at that moment, or when it looks next.
         """
         with self._ask_lock:
@@ -249,10 +256,12 @@ class SubprocessContext(PContext):
 
     @property
     def all_failures(self) -> dict[int, ProcessFailure]:
+        """Every program that failed, those that were stopped because of another included; by local rank."""
         return dict(self._failures)
 
     @property
     def ended_because(self) -> str:
+        """Why the programs were asked to end: empty, `peer failed`, `stopped`."""
         return self._ended_because
 
     def _close(self, death_sig: signal.Signals, timeout: float = 30) -> None:

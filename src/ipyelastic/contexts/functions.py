@@ -86,13 +86,17 @@ class MultiprocessContext(PContext):
     Args:
         start_method: `"forkserver"` (a fork of the warm server), `"spawn"` (a new Python, started by the server) or
             `"fork"` (a fork of this process).
-        settings: See RankSettings.
-        (others): See PContext.
+        numa_options: Bind each rank to the CPUs near its GPU.
+        settings: Ours, see RankSettings.
+        name, entrypoint, args, envs, logs_specs, log_line_prefixes, duplicate_stdout_filters, duplicate_stderr_filters:
+            See PContext.
 
     Raises:
         OptionError: Unknown start method (a ValueError, as torch's).
         UnpicklableError: At `start`: the function or an argument cannot travel (not with `"fork"`).
         ServerError: At `start`: no fork server could be started.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
 
     def __init__(
@@ -362,7 +366,12 @@ class MultiprocessContext(PContext):
         return self._outcomes.lost
 
     def ask(self, op: str, **fields: Any) -> None:
-        """Ask the server for `stop`, `kill` or `signal`, from any thread; before the start it is kept until then."""
+        """Ask the server for `stop`, `kill` or `signal`, from any thread; before the start it is kept until then.
+
+        Args:
+            op: One of these three.
+            fields: `grace_s` in seconds, `signal` a number, `rank` a local rank; those that the `op` has use for.
+        """
         with self._ask_lock:
             if self._ranks is None:
                 self._asked.append((op, fields))

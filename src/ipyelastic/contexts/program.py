@@ -35,10 +35,13 @@ class SubprocessHandler:
 
     Attributes:
         proc: The Popen object.
+        local_rank_id: As given.
 
     Raises:
         FileNotFoundError, PermissionError: The program is missing, or not executable.
         TypeError: An environment value is not text.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/subprocess_handler.html.
     """
 
     def __init__(
@@ -73,12 +76,12 @@ class SubprocessHandler:
         return Popen(args=args, env=env, stdout=self._stdout, stderr=self._stderr, **kwargs)
 
     def close(self, death_sig: signal.Signals | None = None) -> None:
-        """Signal its process group (default SIGTERM) and close the log files. Silent when it has ended."""
+        """Signal its process group with `death_sig` (None: SIGTERM), close the log files. Silent when it has ended."""
         self.send_signal(death_sig or default_signal())
         self.close_files()
 
     def send_signal(self, signum: signal.Signals) -> None:
-        """Signal its process group. Silent when it has ended."""
+        """Send `signum` to its process group. Silent when it has ended."""
         try:
             if self.proc.returncode is not None:
                 pass  # reaped: its number may be somebody else's by now
@@ -105,7 +108,17 @@ def get_subprocess_handler(
     local_rank_id: int,
     numa_options: NumaOptions | None = None,
 ) -> SubprocessHandler:
-    """Start one program worker. See SubprocessHandler."""
+    """Start one program worker.
+
+    Args:
+        entrypoint, args, env, stdout, stderr, local_rank_id, numa_options: See SubprocessHandler.
+
+    Returns:
+        The started program.
+
+    Raises what SubprocessHandler raises.
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/subprocess_handler.html.
+    """
     return SubprocessHandler(
         entrypoint=entrypoint,
         args=args,

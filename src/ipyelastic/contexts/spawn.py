@@ -54,6 +54,8 @@ class ProcessException(Exception):
         msg: The text.
         error_index: Which child, from 0.
         error_pid: Its process id.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/multiprocessing.html.
     """
 
     def __init__(self, msg: str, error_index: int, error_pid: int) -> None:
@@ -65,15 +67,24 @@ class ProcessException(Exception):
 
 
 class ProcessRaisedException(ProcessException):
-    """A child's function raised; the text has its traceback."""
+    """A child's function raised; the text has its traceback.
+
+    Attributes:
+        msg, error_index, error_pid: See ProcessException.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/multiprocessing.html.
+    """
 
 
 class ProcessExitedException(ProcessException):
     """A child ended with a code other than 0, or by a signal, and left no traceback.
 
     Attributes:
+        msg, error_index, error_pid: See ProcessException.
         exit_code: The code; negative: minus the signal's number.
         signal_name: `"SIGKILL"`, `"<Unknown signal 37>"`; None when it was no signal.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/multiprocessing.html.
     """
 
     def __init__(
@@ -97,6 +108,8 @@ class ProcessContext:
     Attributes:
         processes, error_files: As given.
         sentinels: `{descriptor: index}` of the processes that `join` has not seen end.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/multiprocessing.html.
     """
 
     def __init__(self, processes: Sequence[BaseProcess], error_files: Sequence[str]) -> None:
@@ -248,7 +261,8 @@ def start_processes(
         thread that started them is no such thing.
 
     Runs in: owner.
-    Source: torch 2.13. Checked by tests/contexts/test_spawn.py, also against torch itself.
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/multiprocessing.html. Checked by
+    tests/contexts/test_spawn.py, also against torch itself.
     """
     if not hasattr(nprocs, "__index__"):
         raise TypeError(f"nprocs={nprocs!r}: expected a whole number, not {type(nprocs).__name__}")
@@ -295,7 +309,18 @@ def spawn(
     daemon: bool = False,
     start_method: str = "spawn",
 ) -> ProcessContext | None:
-    """`start_processes` with start method "spawn"; another one gets a FutureWarning and is not used."""
+    """`start_processes` with start method "spawn".
+
+    Args:
+        fn, args, nprocs, join, daemon: See `start_processes`.
+        start_method: "spawn"; another one gets a FutureWarning and is not used.
+
+    Returns:
+        The context, or None after joining.
+
+    Raises what `start_processes` raises.
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/multiprocessing.html.
+    """
     if start_method != "spawn":
         warnings.warn(
             f"This method only supports start_method=spawn (got: {start_method}).\n"

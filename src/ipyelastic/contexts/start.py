@@ -41,19 +41,25 @@ def start_processes(
         args: `{local_rank: arguments}`, ranks exactly `0..n-1`.
         envs: `{local_rank: {name: value}}`, the same ranks; the error file's name is written into each.
         logs_specs: Where output goes.
-        log_line_prefixes: See PContext; likewise the filters.
+        log_line_prefixes: `{local_rank: text}` for teed lines; None: `[<name><rank>]:`.
         start_method: For functions: `"spawn"` (torch's default), `"forkserver"` or `"fork"`.
+        numa_options: Bind each rank to the CPUs near its GPU; None: do not.
+        duplicate_stdout_filters: Texts; teed stdout lines that hold one of them are also written to one file for all
+            ranks, prefixed.
+        duplicate_stderr_filters: Likewise for stderr.
         settings: Ours: policy, seed, events.
         on_made: Called with the context before any worker is started. What it raises closes the context.
 
     Returns:
-        The started context.
+        The started context: `wait()` for its RunProcsResult, `close()` it at the end.
 
     Raises:
         RuntimeError: Ranks of `args` or `envs` are not `0..n-1`.
         FileNotFoundError, PermissionError, TypeError: A program that is missing, not executable, or given an
             environment that is not text.
         OptionError, UnpicklableError, ServerError, OSError: See MultiprocessContext; nothing is left running.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
     nprocs = len(args)
     validate_full_rank(args, nprocs, "args")

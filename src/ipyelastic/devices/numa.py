@@ -37,6 +37,8 @@ class AffinityMode(str, Enum):
     NODE: all of the GPU's NUMA node. SOCKET: all of the package that node belongs to. EXCLUSIVE: the node's physical
     cores, dealt out to the node's GPUs, so that no two ranks share one. CORE_COMPLEX: those behind one of the node's
     caches of the highest level.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/numa.html.
     """
 
     NODE = "node"
@@ -52,6 +54,8 @@ class NumaOptions:
     Attributes:
         affinity_mode: Which CPUs each gets.
         should_fall_back_if_binding_fails: Go on unbound, with a warning in the log, where binding is impossible.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/numa.html.
     """
 
     affinity_mode: AffinityMode
@@ -59,7 +63,10 @@ class NumaOptions:
 
 
 def get_default_numa_options() -> NumaOptions | None:
-    """What a launch without options uses: None, no binding, as in torch's open-source build."""
+    """What a launch without options uses: None, no binding, as in torch's open-source build.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/numa.html.
+    """
     return None
 
 
@@ -95,6 +102,8 @@ def signpost_event(category: str, name: str, parameters: dict[str, Any]) -> None
         category: "numa_binding".
         name: "apply_success" or "apply_exception".
         parameters: `gpu_index`, `numa_options` (a dict), and what was bound or the traceback's text.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/numa.html.
     """
 
 

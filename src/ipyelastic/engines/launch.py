@@ -10,14 +10,18 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from ..launcher.keywords import LaunchKeywords, with_options
 from ..launcher.options import RunOptions
 from ..terms.errors import OptionError
 from .here import below_call
 from .run import Run
 from .scripts import check_script_options, find_script
 from .showing import new_display
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # every checker has it; ours is the standard library's from 3.11 on
 
 __all__ = ["launch"]
 
@@ -31,7 +35,7 @@ def launch(
     args: Sequence[Any] = (),
     kwargs: None = None,
     nproc: int | str | None = None,
-    **options: Any,
+    **options: Unpack[LaunchKeywords],
 ) -> Run[None]: ...
 
 
@@ -42,7 +46,7 @@ def launch(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     nproc: int | str | None = None,
-    **options: Any,
+    **options: Unpack[LaunchKeywords],
 ) -> Run[T]: ...
 
 
@@ -64,15 +68,33 @@ def launch(
             put in: `os.environ["RANK"]`, `LOCAL_RANK`, `WORLD_SIZE` and all that torchrun sets are there. Or the path
             of a script (a `pathlib.Path`, or text that ends in `.py`): every rank does what `python train.py` does,
             with `args` (text, numbers, paths) as its command line; its values are None.
-        nproc: A number, `"gpu"`, `"cpu"` or `"auto"`; None: the visible GPUs, else 1.
-        options: Fields of `RunOptions` (`timeout`, `start_method`, `env`, `seed`, `log_dir`, `grace`, `stop_signal`,
-            `gpus`, `numa`, `virtual_local_rank`, `max_restarts`, `ranks` whose output is shown, `ui="none"` to show
-            none).
-            `engine="here"`: one rank in this very process and thread, for debugging; the run has ended on return, and
-            its failure has the function's own frames.
+        args: Its positional arguments, a list or tuple, the same for every rank.
+        kwargs: Its keyword arguments by name; a script takes none.
+        nproc: How many ranks: a number from 1 to 1024, `"gpu"`, `"cpu"` or `"auto"`; None: one per GPU of `gpus`,
+            else per visible GPU, else 1.
+        options: The keywords below. One that is not given: what `%elastic_config` saved, else the default shown.
+
+            timeout: The run's time limit in seconds; every rank's stacks are shown at its end. None: no limit.
+            start_method: `"forkserver"` (a fork of a warm server), `"spawn"` (a new Python) or `"fork"` (of this
+                process).
+            env: Environment variables, `{name: text}`, laid over this process's in every rank.
+            seed: `random`, numpy and torch of rank r are seeded with `seed + r`; None: anew.
+            log_dir: The folder below which log files stay; None: one that goes with this process, that of a failed
+                run after a week.
+            grace: Seconds between asking a rank to end and killing it.
+            stop_signal: How it is asked: a signal's number, or its name such as `"SIGINT"`.
+            ranks: Whose output is shown (all run): `"0,2-3"` or `[0, 2, 3]`; None: all.
+            ui: Where: `"auto"` (what fits the place), `"panel"`, `"text"` (prefixed lines), `"none"` (nowhere).
+            engine: `"local"`: processes on this machine. `"here"`: one rank in this very process and thread, for
+                debugging; the run has ended on return, and its failure has the function's own frames.
+            gpus: Which GPUs, one rank each unless `nproc` says less, as numbers within CUDA_VISIBLE_DEVICES: `"0,2-3"`
+                or `[0, 2, 3]`; `"free"`: those on which nobody computes; None: all.
+            numa: Keep each rank on CPUs near its GPU: `"node"`, `"socket"`, `"exclusive"` or `"core-complex"`.
+            virtual_local_rank: Every rank has LOCAL_RANK 0 and sees its own GPU only, as number 0.
+            max_restarts: How often all ranks are started again after one has failed, 0 or more.
 
     Returns:
-        The run, at once: it is starting.
+        The run, at once: it is starting. `run.result()` waits and gives a list of length nproc, by rank.
 
     Raises:
         OptionError: An option that cannot be taken, a script that is not there. What goes wrong later is raised by
@@ -95,6 +117,9 @@ def launch(
     except KeyboardInterrupt as error:
         error.__traceback__ = below_call(error.__traceback__)  # its context, a cancelled coroutine's, stays
         raise
+
+
+launch.__signature__ = with_options(launch)  # type: ignore[attr-defined]  # what `?` and Tab show
 
 
 def _launched(

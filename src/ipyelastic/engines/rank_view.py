@@ -17,7 +17,19 @@ Paths = tuple[dict[int, str], dict[int, str]]
 
 
 class RankView:
-    """What can be known of one rank of a run, read when asked."""
+    """What can be known of one rank of a run, read when asked. Had from `run.ranks`.
+
+        view = run.ranks[1]
+        view.pid, view.state, view.exitcode, view.stdout_path, view.stderr_path, view.tail(50)
+
+    Args:
+        rank: Its number, 0 to world_size - 1.
+        board: The run's.
+        paths: Called for the log files of the current attempt: `({rank: stdout}, {rank: stderr})`.
+
+    Attributes:
+        rank: Its number.
+    """
 
     def __init__(self, rank: int, board: Board, paths: Callable[[], Paths]) -> None:
         self.rank = rank
@@ -30,7 +42,7 @@ class RankView:
 
     @property
     def exitcode(self) -> int | None:
-        """Exit code, negative for a signal; None while it runs."""
+        """Exit code; negative: the number of the signal that ended it; None while it runs."""
         return self._board.snapshot().ranks[self.rank].exitcode
 
     @property
@@ -45,11 +57,11 @@ class RankView:
 
     @property
     def stderr_path(self) -> str:
-        """Likewise for standard error."""
+        """Where its standard error is written, the whole of it; empty before the start."""
         return self._paths()[1].get(self.rank, "")
 
     def tail(self, n: int = 50) -> list[str]:
-        """Its last `n` lines as plain text, both streams in order of arrival."""
+        """Its last `n` lines as plain text, both streams in order of arrival: a list, the oldest first."""
         return self._board.tail(self.rank, n)
 
     def __repr__(self) -> str:

@@ -7,19 +7,31 @@ Runs in: owner.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 __all__ = ["Results", "Quiet"]
 
 
-class Results(list[Any]):
-    """Values by rank: a list with a short repr. `results[rank]` is what that rank returned."""
+T = TypeVar("T")
+
+
+class Results(list[T]):
+    """The values of a run: a list of length nproc, by rank, with a short repr.
+
+    `results[rank]` is what that rank returned; of a cell, the value of its last expression. What `Run.result()`,
+    `await run`, `%%elastic_run` and `notebook_launcher()` give. To type checkers the values of a `Run[T]` are a
+    `Results[T]`.
+
+    Example:
+        >>> Results(["first", None])
+        [0: 'first', 1: None]
+    """
 
     def __repr__(self) -> str:
         return "[" + ", ".join(f"{rank}: {_short(value)}" for rank, value in enumerate(self)) + "]"
 
 
-class Quiet(Results):
+class Quiet(Results[T]):
     """Values that a cell need not show: every one is None."""
 
     def _ipython_display_(self) -> None:

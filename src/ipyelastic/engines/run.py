@@ -20,14 +20,14 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from ..agent.attempts import Attempt
 from ..launcher.gpu_choice import GpuChoice
 from ..launcher.options import RunOptions
 from ..output import next_folder
 from ..terms.errors import ChildFailedError, RunCancelled, RunStopped, RunTimedOut, ServerError
-from ..terms.events import Event, RunEnded, RunNote, RunStatus, Sink
+from ..terms.events import Event, RunEnded, RunNote, Sink
 from ..terms.failure import ProcessFailure
 from ..view.board import Board
 from . import living
@@ -42,6 +42,9 @@ from .results import Results
 from .showing import Display, new_display, place
 from .static_forms import static_forms
 
+if TYPE_CHECKING:  # only there: jedi, which Tab asks, offers nothing for an object with a property that is a Literal
+    from ..terms.events import RunStatus
+
 __all__ = ["Run", "Results", "RankView", "Rendezvous", "live_runs", "last_run", "find_run"]
 
 T = TypeVar("T")
@@ -55,7 +58,7 @@ Rendezvous = tuple[str, int]
 """MASTER_ADDR and MASTER_PORT; port 0: any that is free."""
 
 
-class Run(concurrent.futures.Future[Results], Generic[T]):
+class Run(concurrent.futures.Future[Results[T]], Generic[T]):
     """One launch: values, output, status, and the means to stop it. Made by `launch()`.
 
     It is a `concurrent.futures.Future`: `concurrent.futures.wait([run1, run2])`, `as_completed`,
@@ -66,11 +69,34 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
     A failure that nobody asks for (`result()`, `exception()`, `await`, a callback) and no notebook showed is told on
     stderr when the process ends.
 
+        run.result()   run.wait(timeout)   run.exception()    the values, a list by rank, or what went wrong
+        run.results    run.status          run.ranks[1]       as it is now
+        run.stop()     run.kill(rank)      run.restart()      ask the ranks to end, end them, launch the same again
+        run.log_dir    run.attempts        run.elapsed_s      files, restarts, seconds
+
+    Args:
+        entrypoint: Called in every rank as `entrypoint(*args)`.
+        args: Its arguments.
+        options: How it is run: a RunOptions.
+        sinks: Called with each event, in the thread that has it.
+        display: Shows the run; None: nobody does.
+        notes: Sentences for the person, shown at the start.
+        is_output_complete: Whether the sinks want every line, however far behind they fall.
+        name: What is run, for people; empty: the entrypoint's name.
+        rendezvous: MASTER_ADDR and MASTER_PORT of the ranks; port 0: any that is free.
+        run_id: A name for the run; empty: a new one.
+        role: ROLE_NAME of the ranks.
+
     Attributes:
-        run_id: A short name, unique in this process.
+        run_id: A short name, unique in this process; `%elastic_stop` takes it.
         nproc: How many ranks.
         name: What is run.
-        board: The state of all ranks (view/board.py).
+        options: The RunOptions it was launched with.
+        board: The state of all ranks: `run.board.snapshot()` has `status`, `ranks`, `notes` and `tries`.
+
+    Raises:
+        OptionError: GPUs or ranks that this machine does not have.
+        OSError: The log folder cannot be made.
     """
 
     def __init__(
@@ -270,7 +296,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
                 sink(event)
 
     def add_sink(self, sink: Sink) -> None:
-        """Hand all further events to one more sink, after what makes up for those it missed (engines/replay.py)."""
+        """Hand all further events to one more `sink`, after what makes up for those it missed (engines/replay.py)."""
         with self._emitting:
             for event in replayed(self.board):
                 sink(event)
@@ -281,8 +307,11 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
 
     # ---------------------------------------------------------------------------------------------------------- waiting
 
-    def result(self, timeout: float | None = None) -> Results:
-        """Wait for the end and return the values, a list by rank.
+    def result(self, timeout: float | None = None) -> Results[T]:
+        """Wait for the end and return the values: a list of length nproc, by rank.
+
+        Args:
+            timeout: Seconds to wait at most; None: as long as it takes.
 
         Raises:
             ChildFailedError: A rank failed. `run.results` has the values of the others.
@@ -302,7 +331,15 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
             del error, self  # no cycle through this frame keeps the values alive
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the end; what `result()` would raise, or None. Raises TimeoutError as `result()` does."""
+        """Wait for the end; what `result()` would raise, or None.
+
+        Args:
+            timeout: Seconds to wait at most; None: as long as it takes.
+
+        Raises:
+            TimeoutError: It has not ended within `timeout` seconds; it goes on.
+            KeyboardInterrupt: As in `result()`.
+        """
         try:
             error = self._wait_for_end(timeout)
             self._ask()
@@ -344,7 +381,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
 
     @property
     def results(self) -> dict[int, T]:
-        """`{rank: value}` of the ranks that have handed over their value so far."""
+        """`{rank: value}` of the ranks that have handed over their value so far, those of a failed run included."""
         values = self._values or self._engine.values_so_far
         return dict(sorted(values.items()))
 
@@ -353,7 +390,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         self._ask()
         super().add_done_callback(functools.partial(_call_back, fn))
 
-    def __await__(self) -> Generator[Any, None, Results]:
+    def __await__(self) -> Generator[Any, None, Results[T]]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -385,18 +422,23 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
     def stop(self, grace_s: float | None = None, *, signum: int | None = None) -> None:
         """Ask every rank to end, kill what is left after the grace. Returns at once; `wait()` waits.
 
-        `signum`: how they are asked this once, instead of with the option `stop_signal`.
+        Args:
+            grace_s: Seconds between the two; None: the option `grace`.
+            signum: How they are asked this once, a signal's number; None: the option `stop_signal`.
         """
         fields = {"grace_s": grace_s, "signal": None if signum is None else int(signum)}
         self._engine.ask("stop", **{name: value for name, value in fields.items() if value is not None})
 
     def stop_because(self, why: str, grace_s: float | None = None) -> None:
-        """As `stop()`; a run that ends by it says why: `the run was stopped: why`."""
+        """As `stop()`, with `grace_s` in seconds; a run that ends by it says `why`: `the run was stopped: why`."""
         self._stopped_because = why
         self.stop(grace_s)
 
     def kill(self, rank: int | None = None) -> None:
-        """SIGKILL one rank, or all and whatever they started."""
+        """SIGKILL a `rank`, which then counts as failed, or all (None) and whatever they started. Returns at once.
+
+        Raises ValueError for a rank that there is not.
+        """
         if rank is not None and not 0 <= rank < self.nproc:
             raise ValueError(f"rank={rank}: expected 0 to {self.nproc - 1}")
         self._engine.ask("kill", rank=rank)
@@ -414,7 +456,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
         return self._launch_again(display=new_display(self.options))
 
     def launch_beside(self, sinks: Sequence[Sink]) -> Run[T]:
-        """Launch the same again for somebody who shows it; this run is left alone. Raises as `restart()` does."""
+        """Launch the same again for `sinks` that show it; this run is left alone. Raises as `restart()` does."""
         return self._launch_again(sinks=sinks)
 
     def _launch_again(self, **shown: Any) -> Run[T]:
@@ -451,13 +493,14 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
 
     @property
     def attempts(self) -> list[Attempt]:
-        """Each start of all its ranks so far: `.attempt` (from 0), `.failures`, `.stdouts` and `.stderrs` by rank,
-        `.started` and `.ended` (seconds since 1970). Empty before the first; the last is the current or final one."""
+        """Each start of all its ranks so far: a list of Attempt, with `.attempt` (from 0), `.failures`, `.stdouts` and
+        `.stderrs` by rank, `.started` and `.ended` (seconds since 1970). Empty before the first; the last is the
+        current or final one."""
         return list(self._engine.attempts)
 
     @property
     def ranks(self) -> list[RankView]:
-        """One view per rank: `.pid .exitcode .state .stdout_path .stderr_path .tail(50)`."""
+        """A RankView of each, a list of length nproc: `.pid .exitcode .state .stdout_path .stderr_path .tail(50)`."""
         return [RankView(rank, self.board, lambda: self._engine.paths) for rank in range(self.nproc)]
 
     @property
@@ -515,12 +558,16 @@ def _call_back(callback: Callable[[Any], object], run: Any) -> None:
 
 
 def last_run() -> Run[Any] | None:
-    """The run of this process that was launched last, ended or not; None before the first."""
+    """The Run of this process that was launched last, ended or not; None before the first.
+
+    In a notebook also that of an `%%elastic_run` cell, which returns values and no run: its failures, files and output
+    are `last_run().attempts[-1].failures`, `last_run().log_dir` and `last_run().ranks[0].tail(50)`.
+    """
     return _last
 
 
 def find_run(run_id: str) -> Run[Any] | None:
-    """The run of this process with that id, ended or not, as long as somebody holds it; None: there is none."""
+    """The run of this process with that `run_id`, ended or not, as long as somebody holds it; None: there is none."""
     return _known.get(run_id)
 
 

@@ -38,7 +38,10 @@ stacks in a file of its own says so here, else the user's `@record` would send t
 
 
 class ErrorHandler:
-    """Writes down why this process failed. Subclass it and give yours to `record(fn, error_handler=...)`."""
+    """Writes down why this process failed. Subclass it and give yours to `record(fn, error_handler=...)`.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/errors.html.
+    """
 
     def initialize(self) -> None:
         """Called once before the function: have fatal signals leave all threads' stacks. A failure only warns."""
@@ -143,7 +146,10 @@ class ErrorHandler:
 
 
 def get_error_handler() -> ErrorHandler:
-    """A new handler, for whoever brings none."""
+    """A new ErrorHandler, for whoever brings none.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/errors.html.
+    """
     return ErrorHandler()
 
 
@@ -169,6 +175,8 @@ def record(fn: Callable[P, R], error_handler: ErrorHandler | None = None) -> Cal
         ...     return "done"
         >>> main()
         'done'
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/errors.html.
     """
     if not callable(fn):
         raise TypeError(f"record({fn!r}): expected a function")

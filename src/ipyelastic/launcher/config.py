@@ -59,6 +59,8 @@ class LaunchConfig:
 
     Raises:
         ValueError: A negative timeout, or one in the environment that is no number.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/run.html.
     """
 
     min_nodes: int

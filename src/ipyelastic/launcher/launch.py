@@ -51,6 +51,8 @@ class elastic_launch:
         >>> config = LaunchConfig(1, 1, 2, rdzv_backend="standalone", start_method="forkserver")
         >>> elastic_launch(config, abs)(-3)
         {0: 3, 1: 3}
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/run.html.
     """
 
     def __init__(
@@ -62,7 +64,12 @@ class elastic_launch:
         self._config, self._entrypoint, self._health_check_server = config, entrypoint, health_check_server
 
     def __call__(self, *args: Any) -> dict[int, Any]:
-        """Launch with these arguments. See `launch_agent`."""
+        """Launch with these arguments, the same for every worker; `{global rank: value}`. Raises as `launch_agent`
+        does.
+
+        Args:
+            args: Of a function any values; of a program words.
+        """
         return launch_agent(self._config, self._entrypoint, list(args), self._health_check_server)
 
 
@@ -74,6 +81,12 @@ def launch_agent(
 ) -> dict[int, Any]:
     """Run this node's workers to the job's end.
 
+    Args:
+        config: See LaunchConfig. Stays as it is.
+        entrypoint: A function, or a program's path.
+        args: Its arguments, the same for every worker; in texts `${local_rank}` is replaced.
+        health_check_server: Somebody's own, stopped with the run.
+
     Returns:
         `{global rank: value}` of this node's workers; for programs `{global rank: None}`.
 
@@ -84,6 +97,8 @@ def launch_agent(
         ValueError: No such rendezvous, or parameters that it does not take.
         AssertionError: No entrypoint, as torch has it.
         OptionError, UnpicklableError, ServerError, OSError: Workers could not be started.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/run.html.
     """
     run_id = config.run_id or str(uuid.uuid4().int)
     entrypoint_name = _get_entrypoint_name(entrypoint, args)

@@ -87,6 +87,9 @@ class RunOptions:
         numa: Which CPUs near its GPU a rank is kept on: `"node"`, `"socket"`, `"exclusive"`, `"core-complex"`.
         virtual_local_rank: Every rank has LOCAL_RANK=0 and sees its own GPU only, as torchrun's option of that name.
         max_restarts: How often all ranks are started again after one has failed, before the run counts as failed.
+
+    Raises:
+        OptionError: A value that cannot be taken; the text names it and what would be taken.
     """
 
     nproc: Nproc = None

@@ -43,6 +43,7 @@ class JobOptions:
         stdout_needles, stderr_needles: Lines with one of them are copied into `filtered_stdout.log` and so on.
         signals: What ends the run, joined by commas.
         is_module, is_program: The target is a module's name; a program that is run as it is.
+        is_path: It is a script in a warm process, as it is anyway.
         monitor_interval: Seconds between looks at the ranks of several machines; on one machine none are needed.
         event_log_handler, logs_specs: Names of plug-ins; for several machines.
     """

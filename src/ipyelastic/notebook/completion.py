@@ -20,7 +20,8 @@ from ..terms.errors import OptionError
 __all__ = ["add_to", "remove_from"]
 
 _MAGIC = re.compile(
-    r"^(?P<before>\s*(?:[^=%'\"#]+=\s*)?)(?P<sign>%%?)elastic_(?P<name>run|config|stop|logs|status)[ \t](?P<line>.*)$"
+    r"^(?P<before>\s*(?:[^=%'\"#]+=\s*)?)(?P<sign>%%?)elastic_"
+    r"(?P<name>run|config|stop|logs|status|panel)[ \t](?P<line>.*)$"
 )
 
 
@@ -90,6 +91,8 @@ def _offer(shell: Any, cell: str, line_number: int, until_cursor: str) -> _Offer
     before, typed = line[: fragment.start()], fragment[0]
     if found["name"] == "run":
         return _for_run(shell, before, typed, is_cell_magic)
+    if found["name"] == "panel":
+        return None if before.strip() else _Offer(typed, _for_panel(shell))
     return _FOR_OTHERS[found["name"]](before, typed)
 
 
@@ -190,6 +193,14 @@ def _for_config(before: str, typed: str) -> _Offer | None:
 
 def _for_stop(before: str, typed: str) -> _Offer | None:
     return None if before.strip() else _Offer(typed, [*(run.run_id for run in live_runs()), "all"])
+
+
+def _for_panel(shell: Any) -> list[str]:
+    try:
+        from .panel_form import functions_of
+    except ImportError:  # no widgets: the magic will say so
+        return []
+    return [*functions_of(shell.user_ns), *(run.run_id for run in live_runs())]
 
 
 def _for_logs(before: str, typed: str) -> _Offer | None:

@@ -32,7 +32,7 @@ def run_in_foreground(
     name: str,
     notes: Sequence[str] = (),
     rendezvous: Rendezvous = ("127.0.0.1", 0),
-) -> Results:
+) -> Results[Any]:
     """Run to the end, printing what `text` makes of its output, and return the values by rank.
 
     Args:

@@ -58,7 +58,7 @@ class HereCells:
             if namespace.get(name, _GONE) is after:
                 _put(namespace, name, before)
 
-    def run(self, body: CellBody, options: RunOptions, notes: list[str]) -> Results:
+    def run(self, body: CellBody, options: RunOptions, notes: list[str]) -> Results[Any]:
         """Run a body to its end; its value is the only one of the list.
 
         Raises OptionError, and whatever the body raises, with the body's frames.

@@ -8,6 +8,7 @@ Runs in: owner (kernel or terminal IPython).
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Mapping
@@ -75,8 +76,22 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
     @forgets_frames
     def elastic_run(
         self, line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None
-    ) -> Results | Run[Any] | None:
-        """Run code in several ranks."""
+    ) -> Results[Any] | Run[Any] | None:
+        """Run code in several ranks; `_HELP` and the options are what `?` shows, see below the class.
+
+        Args:
+            line: What follows the magic's name: options, then (one %) an expression or a script.
+            cell: The lines below it; None: one %.
+            local_ns: Of the function that holds the magic.
+
+        Returns:
+            Values by rank; with --bg the Run; None after -h.
+
+        Raises:
+            UsageError: A line that cannot be obeyed, for an OptionError.
+            ChildFailedError, RunStopped, ServerError, UnpicklableError: As `Run.result()`.
+            KeyboardInterrupt: After an interrupt, once all ranks are gone.
+        """
         prog = "%elastic_run" if cell is None else "%%elastic_run"
         self.here.put_back()
         # The locals of a function that holds the magic go before the notebook's names.
@@ -128,7 +143,7 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
         is_kept, is_here = parsed.out is not None, parsed.options.engine == "here"
         return build_body(self.shell, head, text, names, keeps_silenced=is_kept, number=number, is_here=is_here)
 
-    def _run(self, body: CellBody | Script, options: RunOptions, notes: list[str], build: Rebuild) -> Results:
+    def _run(self, body: CellBody | Script, options: RunOptions, notes: list[str], build: Rebuild) -> Results[Any]:
         try:
             return self.session.run(body, options, notes, build)
         except OptionError as error:  # what only the machine can refuse: nproc="gpu" without one
@@ -144,7 +159,7 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
     @needs_local_scope
     @line_magic
     def elastic_config(self, line: str, local_ns: Mapping[str, Any] | None = None) -> None:
-        """Save, show and take back this notebook's default options."""
+        """Save, show and take back this notebook's default options; CONFIG_HELP is what `?` shows."""
         if _is_help(line):
             return print(CONFIG_HELP)
         names = {**self.shell.user_ns, **(local_ns or {})}
@@ -157,9 +172,14 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
 
     @line_magic
     def elastic_panel(self, line: str) -> None:
-        """Show a run's panel again, or a form that runs a function of the notebook: `%elastic_panel [RUN|FUNCTION]`."""
+        """Show a run's panel again, or a form that runs a function of the notebook: `%elastic_panel [RUN|FUNCTION]`.
+
+        %elastic_panel              a form: choose a function of the notebook, ranks, GPUs, arguments; Start, Stop, Kill
+        %elastic_panel train        the form for the function `train`
+        %elastic_panel 1f2e3d4c     the panel of the run of that id (after a reload of the page, say)
+        """
         if _is_help(line):
-            return print(self.elastic_panel.__doc__)
+            return print(inspect.getdoc(self.elastic_panel))
         try:
             self.session.show_panel(line.strip())
         except OptionError as error:
@@ -167,9 +187,15 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
 
     @line_magic
     def elastic_status(self, line: str) -> None:
-        """List live runs and the last one, ended or not, with their ranks; then the fork servers and their memory."""
+        """List live runs and the last one, ended or not, with their ranks; then the fork servers and their memory.
+
+        %elastic_status             a line per run: its id, what it runs, on how many ranks, how it stands; a line per
+                                    rank: its state, pid and exit code (negative: the signal that ended it)
+
+        `ipyelastic.last_run()` is the last of them as an object: `.ranks`, `.results`, `.log_dir`, `.stop()`.
+        """
         if _is_help(line):
-            return print(self.elastic_status.__doc__)
+            return print(inspect.getdoc(self.elastic_status))
         runs = live_runs()
         newest = last_run()
         if newest is not None and newest not in runs:
@@ -190,9 +216,16 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
 
     @line_magic
     def elastic_stop(self, line: str) -> None:
-        """Stop a run by its id, or all: `%elastic_stop [RUN|all]`."""
+        """Stop a run by its id, or all: `%elastic_stop [RUN|all]`.
+
+        %elastic_stop 1f2e3d4c      stop the run of that id (%elastic_status lists them)
+        %elastic_stop               stop all runs
+
+        Every rank is asked to end, by SIGTERM or its run's --stop-signal, and killed after --grace seconds. The magic
+        returns when all are gone.
+        """
         if _is_help(line):
-            return print(self.elastic_stop.__doc__)
+            return print(inspect.getdoc(self.elastic_stop))
         wanted = line.strip() or "all"
         runs = [run for run in live_runs() if wanted in ("all", run.run_id)]
         if not runs and wanted != "all":
@@ -207,9 +240,13 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
 
     @line_magic
     def elastic_logs(self, line: str) -> None:
-        """Show the last lines of a rank of the last run and where its log files are: `%elastic_logs RANK`."""
+        """Show the last lines of a rank of the last run and where its log files are: `%elastic_logs [RANK]`.
+
+        %elastic_logs 3             of rank 3: 50 lines, its failure if it failed, then the files of stdout and stderr
+        %elastic_logs               of rank 0
+        """
         if _is_help(line):
-            return print(self.elastic_logs.__doc__)
+            return print(inspect.getdoc(self.elastic_logs))
         run: Run[Any] | None = last_run()
         if self.here.is_newest():
             return print("the last run was a cell in this very process: its output stands under that cell")
@@ -267,7 +304,11 @@ def load(shell: Any) -> None:
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """What `%unload_ext ipyelastic` calls: runs are stopped, servers ended, the magics and saved defaults gone."""
+    """What `%unload_ext ipyelastic` calls: runs are stopped, servers ended, the magics and saved defaults gone.
+
+    Args:
+        shell: IPython's shell. One in which nothing is loaded is left as it is.
+    """
     magics = _magics.pop(id(shell), None)
     if magics is None:
         return

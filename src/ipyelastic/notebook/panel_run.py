@@ -215,7 +215,7 @@ class PanelDisplay:
 
 def run_in_panel(
     shown: ShownPanel, body: Body, notes: Sequence[str], options: RunOptions, interrupts: Interrupts, shell: Any
-) -> Results:
+) -> Results[Any]:
     """Run to the end behind a panel and return the values by rank.
 
     An interrupt stops every rank, a second one kills them; then KeyboardInterrupt is raised. A Restart clicked on the

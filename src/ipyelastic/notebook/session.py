@@ -90,7 +90,7 @@ class Session:
         except Exception as error:  # a launch will say it again, and then it matters
             print(f"ipyelastic: no fork server: {error}", file=sys.stderr)
 
-    def run(self, body: CellBody | Script, options: RunOptions, notes: list[str], rebuild: Rebuild) -> Results:
+    def run(self, body: CellBody | Script, options: RunOptions, notes: list[str], rebuild: Rebuild) -> Results[Any]:
         """Run a body, show its output while it runs, and return the values by rank.
 
         See run_in_panel and run_in_foreground. `rebuild` makes the body anew, for the panel's Start and Restart.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ..engines.cause import port_trouble
 from ..engines.results import Quiet, Results
@@ -25,6 +25,8 @@ from .front_end import is_live_front_end
 from .interrupts import Interrupts
 
 __all__ = ["notebook_launcher"]
+
+T = TypeVar("T")
 
 _PRECISIONS = ("no", "fp16", "bf16", "fp8")
 
@@ -42,7 +44,7 @@ _NONE = _NotGivenNumber(0)
 
 
 def notebook_launcher(
-    function: Callable[..., Any],
+    function: Callable[..., T],
     args: Sequence[Any] = (),
     num_processes: int | None = None,
     mixed_precision: str = _NO,
@@ -57,7 +59,7 @@ def notebook_launcher(
     max_restarts: int = _NONE,
     monitor_interval: float = 0.1,
     log_line_prefix_template: str | None = None,
-) -> Results:
+) -> Results[T]:
     """Run a training function on several ranks of this machine, show what they write, and return their values.
 
     Takes what Accelerate's `notebook_launcher` takes. Three things differ: the values come back, by rank; CUDA may
@@ -65,27 +67,36 @@ def notebook_launcher(
 
     Args:
         function: Called in every rank as `function(*args)`.
-        args: Its arguments.
-        num_processes: How many ranks; None: the visible GPUs, else 1.
+        args: Its arguments, a list or tuple.
+        num_processes: How many ranks, 1 to 1024; None: the visible GPUs, else 1.
         mixed_precision: `"no"`, `"fp16"`, `"bf16"` or `"fp8"`; what `Accelerator()` in a rank takes as its default.
             Not given: what `%elastic_config env.ACCELERATE_MIXED_PRECISION=...` saved, else `"no"`.
-        use_port: The port at which ranks find each other; 0: any that is free.
-        master_addr: The address at which they do.
+        use_port: The port at which ranks find each other, MASTER_PORT, 1 to 65535; 0: any that is free.
+        master_addr: The address at which they do, MASTER_ADDR.
         node_rank: Always 0: there is one machine.
         num_nodes: Always 1.
-        rdzv_backend: Not used, with `rdzv_endpoint`, `rdzv_conf` and `rdzv_id`: one machine agrees with itself.
+        rdzv_backend: Not used: one machine agrees with itself.
+        rdzv_endpoint, rdzv_conf, rdzv_id: Likewise.
         max_restarts: How often all ranks are started again after one has failed. Not given: what
             `%elastic_config max-restarts=...` saved, else 0.
-        monitor_interval: Not used: a rank's end is heard of at once.
+        monitor_interval: Seconds between two looks; not used: a rank's end is heard of at once.
         log_line_prefix_template: What stands before each line, with `${rank}`, `${local_rank}` and `${role_name}`.
 
     Returns:
-        What each rank returned, a list by rank; a notebook does not show it when all of it is None.
+        What each rank returned: a list of length `num_processes`, by rank. A notebook does not show it when all of it
+        is None.
 
     Raises:
         OptionError: A value that cannot be taken (many machines among them), or a port in use.
         ChildFailedError, RunStopped, ServerError, UnpicklableError: As `Run.result()`.
         KeyboardInterrupt: After an interrupt, once all ranks are gone.
+
+    Example:
+        >>> import os
+        >>> notebook_launcher(lambda base: base + int(os.environ["RANK"]), (40,), num_processes=2, use_port=0)
+        [0: 40, 1: 41]
+
+    Source: accelerate 1.15, https://huggingface.co/docs/accelerate/basic_tutorials/notebook.
     """
     try:
         return _launched(
@@ -104,7 +115,7 @@ def notebook_launcher(
 
 
 def _launched(
-    function: Callable[..., Any],
+    function: Callable[..., T],
     args: Sequence[Any],
     num_processes: int | None,
     mixed_precision: str,
@@ -112,7 +123,7 @@ def _launched(
     many: tuple[int, int],
     max_restarts: int,
     log_line_prefix_template: str | None,
-) -> Results:
+) -> Results[T]:
     if not callable(function):
         raise OptionError(f"function={function!r}: expected something that can be called")
     if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):

@@ -45,7 +45,7 @@ class Obedience:
         return bool(self._obeyed and run.busy_with and is_impatient)
 
 
-def outcome_of(run: Run[Any], interrupts: Interrupts, shell: Any, *, is_shown: bool = False) -> Results:
+def outcome_of(run: Run[Any], interrupts: Interrupts, shell: Any, *, is_shown: bool = False) -> Results[Any]:
     """The values of a run that was waited for, by rank; the run keeps nothing of its call.
 
     Args:

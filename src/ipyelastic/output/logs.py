@@ -31,7 +31,16 @@ Redirects = Std | dict[int, Std]
 
 @dataclass
 class LogsDest:
-    """Paths by local rank; an empty path leaves that stream on the console."""
+    """Where everything of one attempt goes; paths by local rank. An empty path leaves that stream on the console.
+
+    Attributes:
+        stdouts, stderrs: Where each stream is written.
+        tee_stdouts, tee_stderrs: Of these, the files that are copied to the console as they grow.
+        error_files: Where each rank writes why it failed.
+        filtered_stdout, filtered_stderr: One file each for the lines of all ranks that the duplicate filters pick.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
+    """
 
     stdouts: dict[int, str] = field(default_factory=dict)
     stderrs: dict[int, str] = field(default_factory=dict)
@@ -47,9 +56,11 @@ class LogsSpecs(ABC):
 
     Args:
         log_dir: The folder below which logs go.
-        redirects: Which streams go to files: one flag for all ranks, or one per rank.
-        tee: Which go to files and to the console.
+        redirects: Which streams go to files: one flag for all ranks, or `{local rank: flag}`.
+        tee: Which go to files and to the console, likewise.
         local_ranks_filter: Ranks shown on the console; None or empty: all.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
 
     def __init__(
@@ -66,7 +77,15 @@ class LogsSpecs(ABC):
 
     @abstractmethod
     def reify(self, envs: Mapping[int, dict[str, str]]) -> LogsDest:
-        """Make the folders for one attempt of a run and say where everything goes. `envs` is by local rank."""
+        """Make the folders for one attempt of a run and say where everything goes.
+
+        Args:
+            envs: `{local rank: {name: value}}`: TORCHELASTIC_RUN_ID and TORCHELASTIC_RESTART_COUNT are there; the error
+                file's name is to be put in.
+
+        Returns:
+            Paths of every rank in `envs`; a rank that is left out makes the context raise RuntimeError.
+        """
 
     @property
     @abstractmethod
@@ -75,13 +94,19 @@ class LogsSpecs(ABC):
 
 
 class DefaultLogsSpecs(LogsSpecs):
-    """Log files in one folder per run, attempt and rank.
+    """Log files in one folder per run, attempt and rank: `<log_dir>/<run_id>_<random>/attempt_0/0/stdout.log`.
+
+    Args:
+        log_dir: Made when it is missing; None or empty: a new folder in the temporary one; `os.devnull`: no files.
+        redirects, tee, local_ranks_filter: See LogsSpecs.
 
     `ready`: ours: folders that were made ahead, used by the first attempt of that run with that many ranks.
 
     Raises:
         NotADirectoryError: `log_dir` is a file.
         OSError: `log_dir` cannot be made or written to.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
 
     def __init__(
@@ -106,6 +131,7 @@ class DefaultLogsSpecs(LogsSpecs):
 
     @property
     def root_log_dir(self) -> str:
+        """The folder below which all logs of these specifications go."""
         return str(self._root_log_dir)
 
     @property
@@ -120,7 +146,7 @@ class DefaultLogsSpecs(LogsSpecs):
         return tempfile.mkdtemp(prefix=f"{safe}_", dir=base)
 
     def reify(self, envs: Mapping[int, dict[str, str]]) -> LogsDest:
-        """See `LogsSpecs.reify`. Writes each rank's error file into its `envs` entry, as torch does."""
+        """See `LogsSpecs.reify`. Writes each rank's error file into its entry of `envs`, as torch does."""
         nprocs = len(envs)
         first = envs.get(0, {})
         if not envs:

@@ -48,6 +48,8 @@ def redirect(std: str, to_file: str) -> Iterator[None]:
     Raises:
         ValueError: Another stream name.
         OSError: The file cannot be opened: `FileNotFoundError` when its folder is missing. Nothing is changed then.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
     if std not in _FDS:
         raise ValueError(f"unknown standard stream <{std}>, must be one of {{'stdout', 'stderr'}}")
@@ -71,18 +73,30 @@ def redirect(std: str, to_file: str) -> Iterator[None]:
 
 redirect_stdout = partial(redirect, "stdout")
 redirect_stderr = partial(redirect, "stderr")
+for _partial in (redirect_stdout, redirect_stderr):
+    _partial.__doc__ = redirect.__doc__  # else `?` shows what functools.partial is
 
 
 def get_std_cm(
     std_rd: str | None, redirect_fn: Callable[[str], AbstractContextManager[Any]]
 ) -> AbstractContextManager[Any]:
-    """`redirect_fn(std_rd)`, or a context that does nothing when the path is empty."""
+    """`redirect_fn(std_rd)`, or a context that does nothing when the path is empty.
+
+    Args:
+        std_rd: Path of the file; empty or None: nothing is redirected.
+        redirect_fn: `redirect_stdout` or `redirect_stderr`.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
+    """
     return redirect_fn(std_rd) if std_rd else nullcontext()
 
 
 @cache
 def get_libc() -> ctypes.CDLL | None:
-    """The C library this process runs on; None, said once in the log, where it cannot be had."""
+    """The C library this process runs on; None, said once in the log, where it cannot be had.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
+    """
     import ctypes  # a rank pays for it when it redirects, not before
 
     try:

@@ -59,6 +59,8 @@ def tail_logfile(
     Raises:
         OSError: The file is a folder, or cannot be read.
         Exception: Whatever `dst` or the filter raises.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
     copy = _Copy(header, file, _Destination(dst), log_line_filter)
     _follow([copy], finished, interval_sec)

@@ -43,8 +43,14 @@ Handler = Callable[[int, "FrameType | None"], Any]
 class SignalException(Exception):
     """A signal reached the agent's main thread.
 
+    Args:
+        msg: What a person reads.
+        sigval: See below.
+
     Attributes:
         sigval: The signal, `signal.Signals`.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
 
     def __init__(self, msg: str, sigval: signal.Signals) -> None:

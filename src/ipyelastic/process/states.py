@@ -20,7 +20,13 @@ __all__ = ["read_proc_state", "is_uninterruptible_state", "Stuck", "Uninterrupti
 def read_proc_state(pid: int) -> str | None:
     """The state's letter (`R` runs, `S` sleeps, `D` hangs in the kernel, `Z` has ended, ...), of the main thread.
 
-    None when it cannot be read: not Linux, the process is gone, or it is not ours to see.
+    Args:
+        pid: Of the process.
+
+    Returns:
+        The letter; None when it cannot be read: not Linux, the process is gone, or it is not ours to see.
+
+    Source: torch 2.13 for the name, proc_pid_stat(5) for the states.
     """
     try:
         return _stat_fields(pid)[0].decode("ascii")
@@ -29,7 +35,13 @@ def read_proc_state(pid: int) -> str | None:
 
 
 def is_uninterruptible_state(state: str | None) -> bool:
-    """Whether this is the sleep that no signal ends, SIGKILL included: a dead disk or network share, a stuck driver."""
+    """Whether this is the sleep that no signal ends, SIGKILL included: a dead disk or network share, a stuck driver.
+
+    Args:
+        state: A letter as `read_proc_state` gives it; None: not known, so no.
+
+    Source: torch 2.13 for the name, proc_pid_stat(5) for the states.
+    """
     return state is not None and state.startswith("D")
 
 

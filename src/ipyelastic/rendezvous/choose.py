@@ -36,13 +36,18 @@ rendezvous_handler_registry: RendezvousHandlerRegistry = _Registry()
 
 
 def get_rendezvous_handler(params: RendezvousParameters) -> RendezvousHandler:
-    """A handler for `params.backend`: "standalone", "static", "c10d", "etcd", "etcd-v2" or a plug-in's name.
+    """A handler for `params.backend`.
+
+    Args:
+        params: Its backend is "standalone", "static", "c10d", "etcd", "etcd-v2" or a plug-in's name.
 
     Raises:
         ValueError: No such backend, or parameters that it does not take.
         ImportError: What it needs is not installed; the text says what to install.
         RendezvousError: Its server cannot be reached, or another of the family.
         RuntimeError: The handler that a plug-in made has another backend's name.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
     """
     return rendezvous_handler_registry.create_handler(params)
 
@@ -68,7 +73,10 @@ def _create_etcd_v2_handler(params: RendezvousParameters) -> RendezvousHandler:
 
 
 def entry_points(**params: Any) -> Any:
-    """The standard library's; its import costs more than a whole standalone rendezvous."""
+    """The standard library's, which takes these `params`; its import costs more than a whole standalone rendezvous.
+
+    Source: https://docs.python.org/3/library/importlib.metadata.html.
+    """
     from importlib import metadata
 
     return metadata.entry_points(**params)

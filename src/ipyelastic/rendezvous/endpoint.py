@@ -24,6 +24,8 @@ def parse_rendezvous_endpoint(endpoint: str | None, default_port: int) -> tuple[
     Raises:
         ValueError: The port is not a number of 1 to 5 digits below 65536, or the host has other characters than
             letters, digits, `_`, `.`, `:` and `-`.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
     """
     text = (endpoint or "").strip()
     if not text:

@@ -30,25 +30,33 @@ __all__ = [
 
 
 class Store(Protocol):
-    """The table that agents share: what of torch's Store an agent uses. `local_store.LocalStore` is one."""
+    """The table that agents share: what of torch's Store an agent uses. `local_store.LocalStore` is one.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
     def set(self, key: str, value: str) -> None:
-        """Set the value of `key`. Values are bytes; text is encoded as UTF-8."""
+        """Set the value of `key`. Values are bytes; a text `value` is encoded as UTF-8."""
 
     def get(self, key: str) -> bytes:
         """The value of `key`; waits until it is set."""
 
     def add(self, key: str, amount: int, /) -> int:
-        """Add to a counter, which begins at 0; its new value."""
+        """Add `amount` to the counter `key`, which begins at 0; its new value."""
 
     def wait(self, keys: list[str], timeout: timedelta = ..., /) -> None:
-        """Wait until all `keys` are set."""
+        """Wait until all `keys` are set; the store's own timeout error when they are not in time.
+
+        Args:
+            keys: Their names.
+            timeout: A timedelta; by default the store's own.
+        """
 
     def multi_get(self, keys: list[str]) -> list[bytes]:
         """The values of `keys`; waits until all are set."""
 
     def multi_set(self, keys: list[str], values: list[str]) -> None:
-        """Set several keys."""
+        """Set several keys: `values` in the order of `keys`."""
 
 
 @dataclass
@@ -58,6 +66,8 @@ class RendezvousStoreInfo:
     Attributes:
         master_addr: Host name or address of the machine of rank 0.
         master_port: TCP port on it.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
     """
 
     MASTER_ADDR_KEY: ClassVar[str] = env.MASTER_ADDR
@@ -87,13 +97,23 @@ class RendezvousStoreInfo:
 
 
 def _free_port() -> int:
+    """A TCP port of this machine that is free now; nothing holds it. In `compat`: `get_free_port`.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
     held = HeldPort()
     held.close()
     return held.port
 
 
 class RendezvousInfo:
-    """What a rendezvous came to, for this agent. Read-only."""
+    """What a rendezvous came to, for this agent. Read-only.
+
+    Args:
+        store, rank, world_size, bootstrap_store_info: See the properties of these names.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
     def __init__(self, store: Store, rank: int, world_size: int, bootstrap_store_info: RendezvousStoreInfo) -> None:
         self._store, self._rank, self._world_size = store, rank, world_size
@@ -121,7 +141,10 @@ class RendezvousInfo:
 
 
 class RendezvousHandler(ABC):
-    """How agents find each other. Plug-ins derive from it (entry points of group `torchrun.handlers`)."""
+    """How agents find each other. Plug-ins derive from it (entry points of group `torchrun.handlers`).
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
     @abstractmethod
     def get_backend(self) -> str:
@@ -183,6 +206,8 @@ class RendezvousParameters:
 
     Raises:
         ValueError: No backend's name, or node numbers out of order.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
     """
 
     def __init__(
@@ -252,7 +277,10 @@ RendezvousHandlerCreator = Callable[[RendezvousParameters], RendezvousHandler]
 
 
 class RendezvousHandlerRegistry:
-    """Handlers by name."""
+    """Handlers by name.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
     def __init__(self) -> None:
         self._registry: dict[str, RendezvousHandlerCreator] = {}

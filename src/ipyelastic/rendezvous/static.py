@@ -37,6 +37,8 @@ class StaticTCPRendezvous(RendezvousHandler):
     Raises:
         ValueError: `rank` is not one of `world_size`.
         ImportError: Several nodes without torch.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
     """
 
     def __init__(
@@ -83,14 +85,14 @@ class StaticTCPRendezvous(RendezvousHandler):
         return self._store
 
     def is_closed(self) -> bool:
-        """False."""
+        """False: its members are known, and none may be refused."""
         return False
 
     def set_closed(self) -> None:
         """Nothing: others may still come to meet."""
 
     def num_nodes_waiting(self) -> int:
-        """0."""
+        """0: nobody comes later."""
         return 0
 
     def get_run_id(self) -> str:
@@ -109,11 +111,16 @@ class StaticTCPRendezvous(RendezvousHandler):
 
 
 def create_rdzv_handler(params: RendezvousParameters) -> StaticTCPRendezvous:
-    """A handler from parameters: `endpoint` as `host:port`, options `rank` and `timeout` (seconds, default 600).
+    """A handler from parameters.
+
+    Args:
+        params: With `endpoint` as `host:port`, options `rank` and `timeout` (seconds, default 600).
 
     Raises:
         ValueError: No rank, endpoint or port, or one that cannot be taken.
         ImportError: Several nodes without torch.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
     """
     rank = params.get_as_int("rank")
     if rank is None:

@@ -37,14 +37,20 @@ EventMetadataValue = str | int | float | bool | None
 
 
 class EventSource(str, Enum):
-    """Who an event is about."""
+    """Who an event is about: the AGENT, or a WORKER.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/events.html.
+    """
 
     AGENT = "AGENT"
     WORKER = "WORKER"
 
 
 class NodeState(str, Enum):
-    """What a node of a rendezvous is doing."""
+    """What a node of a rendezvous is doing: INIT, RUNNING, SUCCEEDED or FAILED.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/events.html.
+    """
 
     INIT = "INIT"
     RUNNING = "RUNNING"
@@ -61,6 +67,8 @@ class Event:
         source: Who it is about.
         timestamp: When, in a unit that the caller chooses; 0 for not said.
         metadata: Anything that JSON can carry, by name.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/events.html.
     """
 
     name: str
@@ -78,6 +86,9 @@ class Event:
     @staticmethod
     def deserialize(data: str | Event) -> Event:
         """The event of a `serialize`d text; an event is handed back as it is.
+
+        Args:
+            data: The text, or an event.
 
         Raises:
             TypeError: Neither text nor event.
@@ -103,6 +114,8 @@ class RdzvEvent:
         rank: Of the node, when it has one.
         local_id: Of the agent, when one machine has several.
         error_trace: The traceback of what failed.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/events.html.
     """
 
     name: str
@@ -125,7 +138,9 @@ class RdzvEvent:
 
     @staticmethod
     def deserialize(data: str | RdzvEvent) -> RdzvEvent:
-        """The event of a `serialize`d text; an event is handed back as it is. Errors as `Event.deserialize`'s."""
+        """The event of a `serialize`d text, `data`; an event is handed back as it is. Errors as
+        `Event.deserialize`'s.
+        """
         if isinstance(data, RdzvEvent):
             return data
         return RdzvEvent(**_fields(data, "node_state", NodeState))
@@ -169,7 +184,11 @@ _events_loggers: dict[str, logging.Logger] = {}
 
 
 def get_logging_handler(destination: str = "null") -> logging.Handler:
-    """Where events for `destination` go. Raises KeyError for one that is not known."""
+    """Where events for `destination` go: "console", "null", "dynamic_rendezvous" or what was added to the handlers.
+
+    Raises KeyError for one that is not known.
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/events.html.
+    """
     try:
         return _log_handlers[destination]
     except KeyError:
@@ -198,7 +217,18 @@ def _get_or_create_logger(destination: str = "null") -> logging.Logger:
 
 
 def record(event: Event, destination: str = "null") -> None:
-    """Send an event to a destination: "null", "console" or what was added to the handlers."""
+    """Send an event to a destination.
+
+    Args:
+        event: What happened.
+        destination: "null" (nowhere), "console" (`sys.stderr`) or what was added to the handlers.
+
+    Raises:
+        KeyError: An unknown destination.
+        ValueError: LOGLEVEL holds no level's name.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/events.html.
+    """
     logger = _get_or_create_logger(destination)
     if not _is_unheard(logger):
         logger.info(event.serialize())
@@ -211,7 +241,10 @@ def _is_unheard(logger: logging.Logger) -> bool:
 
 
 def record_rdzv_event(event: RdzvEvent) -> None:
-    """Send a rendezvous event to where those go; by default nowhere."""
+    """Send a rendezvous `event` to where those go; by default nowhere.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/events.html.
+    """
     _get_or_create_logger("dynamic_rendezvous").info(event.serialize())
 
 
@@ -238,6 +271,8 @@ def construct_and_record_rdzv_event(
         master_endpoint: The store's address, when it is known.
         local_id: Of the agent, when one machine has several.
         rank: Of the node, when it has one.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/events.html.
     """
     if isinstance(get_logging_handler("dynamic_rendezvous"), logging.NullHandler):
         return

@@ -23,6 +23,8 @@ class HealthCheckServer:
         alive_callback: When the agent last got on, in seconds since 1970. For the server to call, from any thread.
         port: To listen on.
         timeout: Seconds after which an agent that has not got on counts as dead.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
     """
 
     _alive_callback: Callable[[], int]
@@ -49,5 +51,11 @@ class HealthCheckServer:
 
 
 def create_healthcheck_server(alive_callback: Callable[[], int], port: int, timeout: int) -> HealthCheckServer:
-    """The server of an agent, not started; replace this function to have one of your own."""
+    """The server of an agent, not started; replace this function to have one of your own.
+
+    Args:
+        alive_callback, port, timeout: See HealthCheckServer.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
+    """
     return HealthCheckServer(alive_callback, port, timeout)

@@ -36,7 +36,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class MetricData(NamedTuple):
-    """One number: when (seconds since 1970), of which group and name."""
+    """One number.
+
+    Attributes:
+        timestamp: When, in seconds since 1970.
+        group_name: Of which group.
+        name: What it is called there.
+        value: The number.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
 
     timestamp: float
     group_name: str
@@ -48,7 +57,9 @@ class MetricsConfig:
     """What a launcher hands to `initialize_metrics`.
 
     Args:
-        params: Of a handler, by name.
+        params: Of a handler, by name; None: none.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
     """
 
     __slots__ = ["params"]
@@ -58,37 +69,58 @@ class MetricsConfig:
 
 
 class MetricHandler(abc.ABC):
-    """Takes the numbers; derive one of your own and `configure` it."""
+    """Takes the numbers; derive one of your own and `configure` it.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
 
     @abc.abstractmethod
     def emit(self, metric_data: MetricData) -> None:
-        """Take one number, in the thread that measured it."""
+        """Take one number, `metric_data`, in the thread that measured it."""
 
 
 class ConsoleMetricHandler(MetricHandler):
-    """Prints each number."""
+    """Prints each number on stdout.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
 
     def emit(self, metric_data: MetricData) -> None:
-        """`[timestamp][group]: name=value`."""
+        """Print `metric_data`: `[timestamp][group]: name=value`."""
         print(f"[{metric_data.timestamp}][{metric_data.group_name}]: {metric_data.name}={metric_data.value}")
 
 
 class NullMetricHandler(MetricHandler):
-    """Drops each number."""
+    """Drops each number.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
 
     def emit(self, metric_data: MetricData) -> None:
-        """Nothing."""
+        """Do nothing with `metric_data`."""
 
 
 class MetricStream:
-    """One group's way to its handler."""
+    """One group's way to its handler. Had from `getStream`.
+
+    Args:
+        group_name: The group.
+        handler: Takes its numbers.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
 
     def __init__(self, group_name: str, handler: MetricHandler) -> None:
         self.group_name = group_name
         self.handler = handler
 
     def add_value(self, metric_name: str, metric_value: float) -> None:
-        """Hand on one number of now."""
+        """Hand on one number of now.
+
+        Args:
+            metric_name: What it is called.
+            metric_value: The number.
+        """
         self.handler.emit(MetricData(time.time(), self.group_name, metric_name, metric_value))
 
 
@@ -100,6 +132,7 @@ def configure(handler: MetricHandler, group: str | None = None) -> None:
     """Send one group's numbers to `handler`, or those of every group that has no handler of its own.
 
     Raises TypeError for something that cannot `emit`.
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
     """
     global _default_metrics_handler
     if not callable(getattr(handler, "emit", None)):
@@ -111,16 +144,30 @@ def configure(handler: MetricHandler, group: str | None = None) -> None:
 
 
 def initialize_metrics(cfg: MetricsConfig | None = None) -> None:
-    """What a launcher calls before its agent runs; nothing to do, as in the open build of torch."""
+    """What a launcher calls with its `cfg` before its agent runs; nothing to do, as in the open build of torch.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
 
 
 def getStream(group: str) -> MetricStream:  # torch's spelling
-    """The stream of a group, to the handler that is configured now."""
+    """The stream of a `group`, to the handler that is configured now.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
     return MetricStream(group, _metrics_map.get(group, _default_metrics_handler))
 
 
 def put_metric(metric_name: str, metric_value: float, metric_group: str = "torchelastic") -> None:
-    """Hand on one number."""
+    """Hand on one number of now.
+
+    Args:
+        metric_name: What it is called.
+        metric_value: The number.
+        metric_group: Its group, which says which handler takes it.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
     getStream(metric_group).add_value(metric_name, metric_value)
 
 
@@ -139,6 +186,8 @@ def prof(fn: Any = None, group: str = "torchelastic") -> Any:
 
     NAME is `Class.method`, or `module.function` with the module's last part. What an exception other than `Exception`
     ends (KeyboardInterrupt) is neither success nor failure; its time counts.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
     """
 
     def wrap(function: Any) -> Any:
@@ -176,6 +225,8 @@ def profile(group: Any = None) -> Callable[[F], F]:
     """Deprecated: `prof`. As it, under the function's bare name.
 
     `group` is the metrics' group.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
     """
     warnings.warn("Deprecated, use `@prof` instead", FutureWarning, stacklevel=2)
 
@@ -201,7 +252,15 @@ def profile(group: Any = None) -> Callable[[F], F]:
 
 
 def publish_metric(metric_group: str, metric_name: str, metric_value: float) -> None:
-    """Deprecated: `put_metric`."""
+    """Deprecated: `put_metric`.
+
+    Args:
+        metric_group: Its group.
+        metric_name: What it is called.
+        metric_value: The number.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
     warnings.warn(
         "Deprecated, use `put_metric(metric_group)(metric_name, metric_value)` instead", FutureWarning, stacklevel=2
     )
@@ -209,5 +268,8 @@ def publish_metric(metric_group: str, metric_name: str, metric_value: float) -> 
 
 
 def get_elapsed_time_ms(start_time_in_seconds: float) -> int:
-    """Whole milliseconds since a time of `time.time()`."""
+    """Whole milliseconds since `start_time_in_seconds`, a time of `time.time()`.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
+    """
     return int((time.time() - start_time_in_seconds) * 1000)

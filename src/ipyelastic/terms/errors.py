@@ -53,7 +53,10 @@ __all__ = [
 
 
 class IpyelasticError(Exception):
-    """Base of everything that ipyelastic raises for its users."""
+    """Base of everything that ipyelastic raises for its users: `except IpyelasticError` takes all of it.
+
+    They travel: every one of them can be pickled, its fields included.
+    """
 
     def __reduce__(self) -> Any:
         """As any exception's, without the words that a notebook hung on it: those hold the shell."""
@@ -62,7 +65,10 @@ class IpyelasticError(Exception):
 
 
 class OptionError(IpyelasticError, ValueError):
-    """An option or argument that cannot be taken. The text names the value and what would be taken."""
+    """An option or argument that cannot be taken: nothing was started. Also a ValueError.
+
+    The text names the value and what would be taken: `nproc='gpus': expected a number, "cpu", "gpu" or "auto"`.
+    """
 
     def forget_frames(self) -> None:
         """Drop the frames so far, and what it came from: the way through our checks tells a person nothing.
@@ -74,9 +80,9 @@ class OptionError(IpyelasticError, ValueError):
 
 
 class UnpicklableError(IpyelasticError, TypeError):
-    """Something cannot travel to a rank or back.
+    """Something cannot travel to a rank or back: a lock, an open file, a running thread. Also a TypeError.
 
-    Attributes:
+    Args and attributes:
         name: The notebook name, argument or value it is about (`model`, `argument 2`, `the value of rank 1`).
         type_name: Its type as a person writes it (`_thread.lock`).
         use: Where the name is used (`Cell In[3], line 2`), or empty.
@@ -96,11 +102,18 @@ class UnpicklableError(IpyelasticError, TypeError):
 
 
 class ServerError(IpyelasticError):
-    """The fork server could not be started, or died with the run's ranks."""
+    """The fork server, which starts all ranks, could not be started, or died and the run's ranks with it.
+
+    The text says which, and how it ended. The next launch starts a new server.
+    """
 
 
 class RunStopped(IpyelasticError):
-    """The run was asked to stop before all ranks had ended.
+    """The run was asked to stop before all ranks had ended: `run.stop()`, `%elastic_stop`, the panel's button.
+
+    Args:
+        message: What a person reads.
+        results: See below.
 
     Attributes:
         results: `{rank: value}` of the ranks that had handed over their value by then.
@@ -112,9 +125,17 @@ class RunStopped(IpyelasticError):
 
 
 class RunTimedOut(RunStopped, TimeoutError):
-    """The run's own time limit ended it.
+    """The run's own time limit, `timeout`, ended it. Also a TimeoutError.
+
+    `run.result(timeout)` raises a plain TimeoutError when it only gives up waiting: that run goes on.
+
+    Args:
+        message: What a person reads.
+        results: `{rank: value}` of the ranks that had handed over their value by then.
+        timeout_s, stacks: See below.
 
     Attributes:
+        results: As given.
         timeout_s: That limit in seconds.
         stacks: `{rank: text}`, the Python stacks of each rank at that moment.
     """
@@ -132,35 +153,61 @@ class RunTimedOut(RunStopped, TimeoutError):
 
 
 class RunCancelled(RunStopped, CancelledError):
-    """The run was stopped by `run.cancel()`: what the standard library's futures call CancelledError."""
+    """The run was stopped by `run.cancel()`: what the standard library's futures call CancelledError, and is one.
+
+    Attributes:
+        results: `{rank: value}` of the ranks that had handed over their value by then.
+    """
 
 
 class RendezvousError(IpyelasticError):
-    """Agents could not agree who takes part in a run. Source: torch 2.13, its names and tree."""
+    """Agents could not agree who takes part in a run.
+
+    Source: torch 2.13, its names and tree, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
 
 class RendezvousClosedError(RendezvousError):
-    """The rendezvous is closed: the run has ended, nobody can join any more."""
+    """The rendezvous is closed: the run has ended, nobody can join any more.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
 
 class RendezvousTimeoutError(RendezvousError):
-    """The rendezvous did not complete in time."""
+    """The rendezvous did not complete in time.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
 
 class RendezvousConnectionError(RendezvousError):
-    """The rendezvous' backend (its store, its server) cannot be reached."""
+    """The rendezvous' backend (its store, its server) cannot be reached.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
 
 class RendezvousStateError(RendezvousError):
-    """The rendezvous' shared state is damaged."""
+    """The rendezvous' shared state is damaged.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
 
 class RendezvousGracefulExitError(RendezvousError):
-    """This node was redundant and is not needed any more: the agent ends, and that is no failure."""
+    """This node was redundant and is not needed any more: the agent ends, and that is no failure.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/rendezvous.html.
+    """
 
 
 class StoreTimeoutError(IpyelasticError, RuntimeError, TimeoutError):
     """A key of a store was not set in time. RuntimeError, as torch's DistStoreError is.
+
+    Args:
+        message: What a person reads.
+        keys: See below.
 
     Attributes:
         keys: Those that are not there.
@@ -205,16 +252,27 @@ class Tries:
 class ChildFailedError(IpyelasticError):
     """At least one rank failed.
 
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            failure.exitcode, failure.signal_name(), failure.exception  # None when it raised nothing
+
+    `run.results` has the values of the ranks that did not fail.
+
     Args:
         name: What was run.
         failures: `{global rank: ProcessFailure}`, not empty.
 
     Attributes:
-        tries: Which attempt it was, and how those before it ended.
+        name: What was run.
+        failures: Every rank that ended without a value; those that were stopped because of another have `is_stopped`.
+        tries: Which attempt it was, and how those before it ended: a Tries.
+
+    Raises:
+        AssertionError: No failures, as torch has it.
 
     `str()` is torch's text (LICENSE names it); `ipyelastic.view.report` has ours.
-    Raises `AssertionError` for no failures, as torch does.
-    Source: torch 2.13, `ChildFailedError`; output compared with torch's in tests/terms/test_errors.py.
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/errors.html. Compared with torch's output in
+    tests/terms/test_errors.py.
     """
 
     def __init__(self, name: str, failures: Mapping[int, ProcessFailure]) -> None:
@@ -228,12 +286,17 @@ class ChildFailedError(IpyelasticError):
         return type(self), (self.name, self.failures), {"tries": self.tries}
 
     def get_first_failure(self) -> tuple[int, ProcessFailure]:
-        """The root cause: the earliest failure that we did not cause ourselves by stopping the ranks."""
+        """The root cause, `(global rank, failure)`: the earliest that we did not cause by stopping the ranks."""
         rank = min(self.failures, key=lambda rank: _order(self.failures[rank]))
         return rank, self.failures[rank]
 
     def format_msg(self, boarder_delim: str = "=", section_delim: str = "-") -> str:
-        """Torch's text: the failures in order, the root cause last."""
+        """Torch's text: the failures in order, the root cause last.
+
+        Args:
+            boarder_delim: The letter of the lines around it (torch's spelling).
+            section_delim: The letter of the lines within.
+        """
         title = f"{self.name} FAILED"
         root_rank, root = self.get_first_failure()
         ordered = sorted(self.failures.items())

@@ -36,8 +36,15 @@ RunStatus = Literal["starting", "running", "succeeded", "failed", "stopped"]
 class OutputChunk:
     """Text that a rank wrote: whole lines, ended by a newline or a carriage return.
 
-    Only the last chunk of a stream may end in the middle of a line. `skipped_bytes` were left out *before* `text`
-    because the reader fell behind; they are in `path`.
+    Only the last chunk of a stream may end in the middle of a line.
+
+    Attributes:
+        rank: Whose.
+        stream: `"stdout"` or `"stderr"`.
+        text: What it wrote.
+        path: The log file that has all of it.
+        skipped_bytes: Left out *before* `text` because the reader fell behind; they are in `path`.
+        host: The rank's machine; empty: this one. So it is in all events.
     """
 
     rank: int
@@ -50,7 +57,14 @@ class OutputChunk:
 
 @dataclass(frozen=True)
 class WorkerStarted:
-    """A rank's process exists."""
+    """A rank's process exists.
+
+    Attributes:
+        rank, local_rank: Its number in the run, and on its machine.
+        pid: Its process id.
+        attempt: Which try of the run this is, from 0.
+        host: Its machine.
+    """
 
     rank: int
     local_rank: int
@@ -61,7 +75,13 @@ class WorkerStarted:
 
 @dataclass(frozen=True)
 class WorkerEnded:
-    """A rank's process is gone. `failure` is None when it handed over its value (or, a program, exited 0)."""
+    """A rank's process is gone.
+
+    Attributes:
+        rank, local_rank, pid, attempt, host: As in WorkerStarted.
+        exitcode: Negative: the number of the signal that ended it.
+        failure: None when it handed over its value (or, a program, exited 0).
+    """
 
     rank: int
     local_rank: int
@@ -74,7 +94,13 @@ class WorkerEnded:
 
 @dataclass(frozen=True)
 class RunRestarted:
-    """All ranks are about to be started again; `attempt` is the number of the new try."""
+    """All ranks are about to be started again.
+
+    Attributes:
+        attempt: The number of the new try; 0 was the first.
+        reason: Why, in a few words.
+        host: The agent's machine.
+    """
 
     attempt: int
     reason: str
@@ -83,18 +109,30 @@ class RunRestarted:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """Nothing of the run is left. The last event of a run."""
+    """Nothing of the run is left. The last event of a run.
+
+    Attributes:
+        status: `"succeeded"`, `"failed"` or `"stopped"`.
+        duration_s: Seconds since its launch.
+        host: The owner's machine.
+        why_not_restarted: Why the last attempt was the last although restarts were left, as a sentence; empty
+        otherwise.
+    """
 
     status: RunStatus
     duration_s: float
     host: str = ""
     why_not_restarted: str = ""
-    """Why the last attempt was the last although restarts were left, as a sentence."""
 
 
 @dataclass(frozen=True)
 class RunNote:
-    """One sentence the person should read once: a choice made, something left out."""
+    """One sentence the person should read once: a choice made, something left out.
+
+    Attributes:
+        text: The sentence.
+        host: The machine it is about.
+    """
 
     text: str
     host: str = ""
@@ -102,7 +140,16 @@ class RunNote:
 
 @dataclass(frozen=True)
 class UsageSample:
-    """One rank's use of the machine; GPU fields are None where there is none."""
+    """One rank's use of the machine, what it started included.
+
+    Attributes:
+        rank: Whose.
+        cpu_percent: 100 for each CPU it keeps busy.
+        rss_bytes: Memory.
+        gpu_percent: How busy its GPU is; None: it has none, like the next.
+        gpu_bytes: Memory on it.
+        host: The rank's machine.
+    """
 
     rank: int
     cpu_percent: float
@@ -114,7 +161,13 @@ class UsageSample:
 
 @dataclass(frozen=True)
 class StackDump:
-    """The Python stacks of one rank's threads, as faulthandler writes them."""
+    """The Python stacks of one rank's threads.
+
+    Attributes:
+        rank: Whose.
+        text: As faulthandler writes them.
+        host: The rank's machine.
+    """
 
     rank: int
     text: str

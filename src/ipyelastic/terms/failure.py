@@ -26,23 +26,44 @@ _LONGEST_IN_REPR = 200
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One frame of a traceback: where it was, and the words of that line if they were at hand."""
+    """One frame of a traceback: where it was, and the words of that line if they were at hand.
+
+    Attributes:
+        filename: The file, or what Python calls a cell.
+        lineno: The line, from 1.
+        name: The function's; `<module>` outside of one.
+        line: That line's words; empty: not at hand.
+        label: What a person calls the file: `Cell In[7]`; empty: the file name says it.
+        is_internal: Whether the frame is ours and should not be shown.
+        first_lineno: The first line of the function (or module) the frame runs.
+    """
 
     filename: str
     lineno: int
     name: str
     line: str = ""
     label: str = ""
-    """What a person calls the file: `Cell In[7]`; empty: the file name says it."""
     is_internal: bool = False
-    """Whether the frame is ours and should not be shown."""
     first_lineno: int = 1
-    """The first line of the function (or module) the frame runs."""
 
 
 @dataclass(frozen=True)
 class ExceptionRecord:
-    """An exception as plain data: what a rank can send home whatever its class is made of."""
+    """An exception as plain data: what a rank can send home whatever its class is made of.
+
+    Attributes:
+        type_name: Its class, as in `ValueError: bad`.
+        module: That class's module.
+        message: Its text.
+        frames: Of its traceback, the outermost first.
+        notes: What `add_note` added.
+        cause: The exception it was raised `from`; None without one.
+        context: The one that was being handled; None without one.
+        suppress_context: Whether the context is not to be shown.
+        text: The whole traceback as `traceback` prints it, cells named by their labels, our own frames left out.
+        is_group: Whether it holds several exceptions; `text` shows them.
+        syntax: For a SyntaxError: `filename, lineno, offset, text, msg`; else None.
+    """
 
     type_name: str
     module: str
@@ -53,11 +74,8 @@ class ExceptionRecord:
     context: ExceptionRecord | None = None
     suppress_context: bool = False
     text: str = ""
-    """The whole traceback as `traceback` prints it, cells named by their labels, our own frames left out."""
     is_group: bool = False
-    """Whether it holds several exceptions; `text` shows them."""
     syntax: dict[str, Any] | None = None
-    """For a SyntaxError: `filename, lineno, offset, text, msg`."""
 
     def to_dict(self) -> dict[str, Any]:
         """This record as JSON-ready data; `from_dict` reads it back."""
@@ -77,7 +95,7 @@ class ExceptionRecord:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ExceptionRecord:
-        """Read what `to_dict` wrote. Raises `KeyError` or `TypeError` for anything else."""
+        """Read what `to_dict` wrote, `data`. Raises `KeyError` or `TypeError` for anything else."""
         return cls(
             type_name=data["type_name"],
             module=data["module"],
@@ -95,7 +113,12 @@ class ExceptionRecord:
 
 @dataclass(frozen=True)
 class MemoryState:
-    """The machine's memory (or the container's limit, where that is lower) at one moment, in bytes."""
+    """The machine's memory (or the container's limit, where that is lower) at one moment.
+
+    Attributes:
+        used_bytes: In use by everybody.
+        total_bytes: How much there is.
+    """
 
     used_bytes: int
     total_bytes: int
@@ -111,9 +134,24 @@ class ProcessFailure:
         exitcode: Its exit code; negative: the signal that ended it.
         error_file: Where the rank would have written what went wrong; missing is no error.
 
-    The fields from `timestamp_ns` on are ours and are filled by failures/read.py.
+    Attributes:
+        local_rank, pid, exitcode, error_file: As given; the file is `<N/A>` when there is none.
+        error_file_data: What the file holds.
+        message: Its message, text or torch's dict; without a file a sentence.
+        timestamp: When it failed, in seconds since 1970.
+        timestamp_ns: The same on the machine's monotonic clock, in nanoseconds; 0: not known.
+        host: The machine's name; empty: not known.
+        duration_s: Seconds since its start; None: not known.
+        exception: What it raised, an ExceptionRecord: `type_name`, `message`, `text`; None: it raised nothing.
+        stacks: What faulthandler wrote: the Python stacks at a fatal signal or at the run's timeout.
+        memory: The machine's memory after a SIGKILL, a MemoryState; else None.
+        note: A plain word on an end that has neither traceback nor signal: `sys.exit()` without a value, say.
+        stderr_path: Where its stderr was written; empty: not known.
+        is_stopped: Whether we ended it because another rank had failed, or a person or a timeout asked.
+
+    Those from `timestamp_ns` on are ours and are filled by failures/read.py.
     A damaged error file makes a failure that says so, never an exception (SEEDS section 18, 6).
-    Source: torch 2.13, `ProcessFailure`.
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/errors.html.
     """
 
     local_rank: int
@@ -125,19 +163,14 @@ class ProcessFailure:
     timestamp: int = field(init=False)
 
     timestamp_ns: int = field(init=False, default=0, compare=False)
-    """When it failed on the machine's monotonic clock, in nanoseconds; 0: not known."""
     host: str = field(init=False, default="", compare=False)
     duration_s: float | None = field(init=False, default=None, compare=False)
     exception: ExceptionRecord | None = field(init=False, default=None, compare=False)
     stacks: str = field(init=False, default="", compare=False)
-    """What faulthandler wrote: the Python stacks at a fatal signal or at the run's timeout."""
     memory: MemoryState | None = field(init=False, default=None, compare=False)
     note: str = field(init=False, default="", compare=False)
-    """A plain word on an end that has neither traceback nor signal: `sys.exit()` without a value, say."""
     stderr_path: str = field(init=False, default="", compare=False)
-    """Where its stderr was written; empty: not known."""
     is_stopped: bool = field(init=False, default=False, compare=False)
-    """Whether we ended it because another rank had failed, or a person or a timeout asked."""
 
     def __post_init__(self) -> None:
         self._read_error_file()

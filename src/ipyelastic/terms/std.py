@@ -19,7 +19,10 @@ _EACH = r"\d+:[0-3](?:,\d+:[0-3])*"
 
 
 class Std(IntFlag):
-    """Standard streams of a worker: `NONE` 0, `OUT` 1, `ERR` 2, `ALL` 3."""
+    """Standard streams of a worker: `NONE` 0, `OUT` 1, `ERR` 2, `ALL` 3.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
+    """
 
     NONE = 0
     OUT = 1
@@ -52,7 +55,17 @@ class Std(IntFlag):
 def to_map(val_or_map: Std | Mapping[int, Std], local_world_size: int) -> dict[int, Std]:
     """Spread one flag over ranks `0..local_world_size-1`, or fill a mapping up with `Std.NONE`.
 
-    Ranks outside the range are dropped. Raises `AttributeError`, as torch does, for what is neither flag nor mapping.
+    Args:
+        val_or_map: A flag, or `{local rank: flag}`; ranks outside the range are dropped.
+        local_world_size: How many ranks.
+
+    Returns:
+        `{local rank: flag}` of every rank.
+
+    Raises:
+        AttributeError: Neither flag nor mapping, as torch has it.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/multiprocessing.html.
     """
     if isinstance(val_or_map, Std):
         return dict.fromkeys(range(local_world_size), val_or_map)

@@ -29,6 +29,8 @@ class TimerRequest:
         worker_id: Who asks; a pid for the servers of this room.
         scope_id: Which of its timers; one by the same name is replaced.
         expiration_time: Seconds since 1970; negative: the timer is released.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
     """
 
     __slots__ = ["expiration_time", "scope_id", "worker_id"]
@@ -52,22 +54,36 @@ class TimerRequest:
 
 
 class TimerClient(abc.ABC):
-    """A worker's end: asks for timers."""
+    """A worker's end: asks for timers. Derive one and `configure` it, or take LocalTimerClient or FileTimerClient.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
+    """
 
     @abc.abstractmethod
     def acquire(self, scope_id: str, expiration_time: float) -> None:
-        """Start the timer of this name, or start it again; it runs out at a time of `time.time()`."""
+        """Start the timer of this name, or start it again.
+
+        Args:
+            scope_id: The name.
+            expiration_time: When it runs out, a time of `time.time()`.
+        """
 
     @abc.abstractmethod
     def release(self, scope_id: str) -> None:
-        """Stop the timer of this name; one that does not run is no error."""
+        """Stop the timer of the name `scope_id`; one that does not run is no error."""
 
 
 _timer_client: TimerClient | None = None
 
 
 def configure(timer_client: TimerClient) -> None:
-    """The client that `expires` uses from here on, in this process."""
+    """Have `expires` use this client from here on, in this process.
+
+    Args:
+        timer_client: The client.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
+    """
     global _timer_client
     _timer_client = timer_client
     logger.info("Timer client configured to: %s", type(timer_client).__name__)
@@ -97,6 +113,8 @@ def expires(after: float, scope: str | None = None, client: TimerClient | None =
         acquire step
         working
         release step
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
     """
     if not after >= 0:  # NaN too
         raise ValueError(f"after={after!r}: expected seconds, 0 or more")

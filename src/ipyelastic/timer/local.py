@@ -34,22 +34,35 @@ class LocalTimerClient(TimerClient):
 
     Args:
         mp_queue: The server's queue, inherited.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
     """
 
     def __init__(self, mp_queue: Any) -> None:
         self._mp_queue = mp_queue
 
     def acquire(self, scope_id: str, expiration_time: float) -> None:
-        """Ask for a timer."""
+        """Ask for a timer.
+
+        Args:
+            scope_id: Its name; one by the same name is replaced.
+            expiration_time: When it runs out, a time of `time.time()`.
+        """
         self._mp_queue.put(TimerRequest(os.getpid(), scope_id, expiration_time))
 
     def release(self, scope_id: str) -> None:
-        """Release a timer."""
+        """Release the timer of the name `scope_id`."""
         self._mp_queue.put(TimerRequest(os.getpid(), scope_id, -1))
 
 
 class MultiprocessingRequestQueue(RequestQueue):
-    """A `multiprocessing.Queue` (or a manager's) as the server reads it."""
+    """A `multiprocessing.Queue` (or a manager's) as the server reads it.
+
+    Args:
+        mp_queue: The queue.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
+    """
 
     def __init__(self, mp_queue: Any) -> None:
         self._mp_queue = mp_queue
@@ -93,6 +106,8 @@ class LocalTimerServer(TimerServer):
         mp_queue: Filled by the workers' `LocalTimerClient`s. It stays the caller's.
         max_interval: Seconds after which workers that ended are looked for, at the latest.
         daemon: Whether the process may end while the thread runs.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
     """
 
     def __init__(self, mp_queue: Any, max_interval: float = 60, daemon: bool = True) -> None:
@@ -101,7 +116,7 @@ class LocalTimerServer(TimerServer):
         self._workers = Workers()
 
     def register_timers(self, timer_requests: list[TimerRequest]) -> None:
-        """Start and release what is asked for."""
+        """Start and release what `timer_requests` ask for."""
         for request in timer_requests:
             if not isinstance(request, TimerRequest) or not isinstance(request.worker_id, int):
                 logger.error("no timer request with a pid: %r", request)
@@ -111,7 +126,7 @@ class LocalTimerServer(TimerServer):
             self._timers.take([request])
 
     def clear_timers(self, worker_ids: set[int]) -> None:
-        """Forget all timers of these pids."""
+        """Forget all timers of these pids, `worker_ids`."""
         self._timers.drop(worker_ids)
         for pid in worker_ids:
             self._workers.forget(pid)

@@ -33,6 +33,8 @@ class FileTimerRequest(TimerRequest):
         scope_id: Which of its timers; one by the same name is replaced.
         expiration_time: Seconds since 1970; negative: the timer is released.
         signal: What ends the worker when the time is up; 0 or below: nothing does.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
     """
 
     __slots__ = ["signal", "version"]
@@ -89,6 +91,8 @@ class FileTimerClient(TimerClient):
     Args:
         file_path: The pipe that a `FileTimerServer` on this machine made.
         signal: What ends the worker when its time is up; 0 or below: nothing does, the server only logs it.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
     """
 
     def __init__(self, file_path: str, signal: int = SIGKILL) -> None:
@@ -98,6 +102,10 @@ class FileTimerClient(TimerClient):
     def acquire(self, scope_id: str, expiration_time: float) -> None:
         """Ask for a timer.
 
+        Args:
+            scope_id: Its name; one by the same name is replaced.
+            expiration_time: When it runs out, a time of `time.time()`.
+
         Raises:
             BrokenPipeError: No server reads the pipe, or none had room in it, for a second.
             RuntimeError: The request is longer than what a pipe takes whole (4096 bytes on Linux).
@@ -105,7 +113,7 @@ class FileTimerClient(TimerClient):
         self._send_request(FileTimerRequest(os.getpid(), scope_id, expiration_time, int(self.signal)))
 
     def release(self, scope_id: str) -> None:
-        """Release a timer; errors as `acquire`'s."""
+        """Release the timer of the name `scope_id`; errors as `acquire`'s."""
         self._send_request(FileTimerRequest(os.getpid(), scope_id, -1, 0))
 
     def _send_request(self, request: FileTimerRequest) -> None:

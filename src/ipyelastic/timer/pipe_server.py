@@ -45,6 +45,8 @@ class FileTimerServer:
     Raises:
         FileExistsError: At `file_path` is something that holds data.
         OSError: The pipe cannot be made there.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
     """
 
     def __init__(
@@ -213,14 +215,14 @@ class FileTimerServer:
         return requests
 
     def register_timers(self, timer_requests: list[FileTimerRequest]) -> None:
-        """Start and release what is asked for."""
+        """Start and release what `timer_requests` ask for."""
         for request in timer_requests:
             if request.expiration_time >= 0:
                 self._workers.note(request.worker_pid)
         self._timers.take(timer_requests)
 
     def clear_timers(self, worker_pids: set[int]) -> None:
-        """Forget all timers of these pids."""
+        """Forget all timers of these pids, `worker_pids`."""
         self._timers.drop(worker_pids)
         for pid in worker_pids:
             self._workers.forget(pid)
@@ -263,6 +265,13 @@ class FileTimerServer:
 
 
 def log_debug_info_for_expired_timers(run_id: str, expired_timers: dict[int, list[str]]) -> None:
-    """Log `{pid: scopes}` of timers that ran out; nothing for none."""
+    """Log which timers ran out; nothing for none.
+
+    Args:
+        run_id: Of the run.
+        expired_timers: `{pid: scopes}`.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
+    """
     if expired_timers:
         logger.info("Timers expired for run:[%s] [%s].", run_id, expired_timers)

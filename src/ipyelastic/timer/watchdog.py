@@ -24,7 +24,10 @@ _AFTER_ERROR_S = 1.0  # a queue that only raises is asked again, but does not ke
 
 
 class RequestQueue(abc.ABC):
-    """Where requests of workers wait for the server."""
+    """Where requests of workers wait for the server.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
+    """
 
     @abc.abstractmethod
     def size(self) -> int:
@@ -48,6 +51,8 @@ class TimerServer(abc.ABC):
         daemon: Whether the process may end while the thread runs.
 
     A subclass keeps the timers and knows how to reap; the four methods are called from the server's thread.
+
+    Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/timer.html.
     """
 
     def __init__(self, request_queue: RequestQueue, max_interval: float, daemon: bool = True) -> None:
@@ -59,11 +64,11 @@ class TimerServer(abc.ABC):
 
     @abc.abstractmethod
     def register_timers(self, timer_requests: list[TimerRequest]) -> None:
-        """Start and release what is asked for."""
+        """Start and release what `timer_requests` ask for."""
 
     @abc.abstractmethod
     def clear_timers(self, worker_ids: set[Any]) -> None:
-        """Forget all timers of these workers."""
+        """Forget all timers of these workers, `worker_ids`."""
 
     @abc.abstractmethod
     def get_expired_timers(self, deadline: float) -> dict[Any, list[TimerRequest]]:

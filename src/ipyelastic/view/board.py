@@ -37,7 +37,20 @@ RankState = Literal["waiting", "running", "succeeded", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class RankSnapshot:
-    """One rank at one moment. None and empty: not known (yet)."""
+    """One rank at one moment. None and empty: not known (yet).
+
+    Attributes:
+        rank: Its number in the run.
+        state: `"waiting"`, `"running"`, `"succeeded"`, `"failed"` or `"stopped"`.
+        local_rank: Its number on its machine.
+        pid: Its process id.
+        exitcode: How it ended; negative: the number of the signal that ended it.
+        failure: Why, a ProcessFailure; None: it has not failed.
+        usage: The last measurement of what it uses, a UsageSample.
+        stacks: The Python stacks it was last asked for.
+        host: Its machine's name.
+        stdout_path, stderr_path: Its log files.
+    """
 
     rank: int
     state: RankState = "waiting"
@@ -54,9 +67,16 @@ class RankSnapshot:
 
 @dataclass(frozen=True)
 class BoardSnapshot:
-    """A run at one moment; `ranks` is in rank order.
+    """A run at one moment.
 
-    `tries`: which attempt this is, and how those before it ended. `attempt` is its number, from 0.
+    Attributes:
+        world_size: How many ranks.
+        status: `"starting"`, `"running"`, `"succeeded"`, `"failed"` or `"stopped"`.
+        attempt: Which try this is, from 0.
+        ranks: A RankSnapshot of each, in rank order.
+        notes: Sentences for the person, in the order they came.
+        duration_s: Seconds that it took; None: it goes on.
+        tries: Which attempt this is, and how those before it ended: a Tries.
     """
 
     world_size: int
@@ -121,7 +141,7 @@ class Board:
             )
 
     def tail(self, rank: int, n: int, stream: Stream | None = None) -> list[str]:
-        """The last `n` lines of a rank without colours; `stream` None: both, in order of arrival.
+        """The last `n` lines of a `rank` without colours; `stream` None: both, in order of arrival.
 
         Raises:
             KeyError: There is no such rank.
@@ -130,7 +150,10 @@ class Board:
             return self._outputs[rank].screen(stream).tail(n)
 
     def lines(self, rank: int, n: int | None = None, stream: Stream | None = None) -> list[str]:
-        """As `tail`, with colours (SGR sequences; none stays open at a line's end); `n` None: all that is kept."""
+        """The last `n` lines of a `rank` with colours (SGR sequences; none stays open at a line's end).
+
+        `n` None: all that is kept. `stream` None: both, in order of arrival.
+        """
         with self._lock:
             return self._outputs[rank].screen(stream).lines(n)
 

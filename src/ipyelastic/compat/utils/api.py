@@ -11,7 +11,10 @@ __all__ = ["get_env_variable_or_raise", "get_socket_with_port", "macros"]
 
 
 def get_env_variable_or_raise(env_name: str) -> str:
-    """The variable's value. Raises ValueError when it is not set."""
+    """The value of the environment variable `env_name`. Raises ValueError when it is not set.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.api`.
+    """
     value = os.environ.get(env_name)
     if value is None:
         raise ValueError(f"Environment variable {env_name} expected, but not set")
@@ -19,7 +22,10 @@ def get_env_variable_or_raise(env_name: str) -> str:
 
 
 def get_socket_with_port() -> socket.socket:
-    """A listening socket on a free port of localhost. Raises RuntimeError when there is none."""
+    """A listening socket on a free port of localhost. Raises RuntimeError when there is none.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.api`.
+    """
     for family, kind, protocol, _, _ in socket.getaddrinfo("localhost", None, socket.AF_UNSPEC, socket.SOCK_STREAM):
         made = socket.socket(family, kind, protocol)
         try:
@@ -33,11 +39,17 @@ def get_socket_with_port() -> socket.socket:
 
 
 class macros:
-    """Replaces `${local_rank}` in program arguments."""
+    """Replaces `${local_rank}` in program arguments.
+
+    Attributes:
+        local_rank: What stands for it in an argument.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.api`.
+    """
 
     local_rank = "${local_rank}"
 
     @staticmethod
     def substitute(args: list[Any], local_rank: str) -> list[Any]:
-        """A copy of `args` with the text ones substituted; unknown names stay."""
+        """A copy of `args` with the text ones substituted by `local_rank`; unknown names stay."""
         return [Template(arg).safe_substitute(local_rank=local_rank) if isinstance(arg, str) else arg for arg in args]

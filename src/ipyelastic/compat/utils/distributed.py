@@ -15,6 +15,8 @@ def get_free_port() -> int:
     """A port of localhost that is free now. It is not held: anybody may have it the next moment.
 
     `rendezvous.held_port.HeldPort` keeps one. Raises RuntimeError when there is none.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.distributed`.
     """
     with closing(get_socket_with_port()) as held:
         port: int = held.getsockname()[1]
@@ -31,9 +33,21 @@ def create_c10d_store(
     retries: int = 3,
     use_libuv: bool | None = None,
 ) -> Any:
-    """A `TCPStore` made by torch's own function of this name; arguments and errors are torch's, times in seconds.
+    """A `TCPStore` made by torch's own function of this name.
 
-    Raises ImportError when torch is not installed.
+    Args:
+        is_server: Whether this process hosts it.
+        server_addr, server_port: Where; port -1: one that is free.
+        world_size: How many processes use it.
+        timeout: Seconds.
+        wait_for_workers: Whether it returns only when all have come.
+        retries: How often another port is tried.
+        use_libuv: Torch's backend for the server; None: torch's default.
+
+    Raises:
+        ImportError: Torch is not installed. Other errors are torch's.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.distributed`.
     """
     torchs = torchs_module("torch.distributed.elastic.utils.distributed", "create_c10d_store")
     return torchs.create_c10d_store(

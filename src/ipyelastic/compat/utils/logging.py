@@ -13,7 +13,13 @@ __all__ = ["get_logger"]
 
 
 def get_logger(name: str | None = None) -> logging.Logger:
-    """A logger by this name, by default the calling module's, at the level of LOGLEVEL (default WARNING)."""
+    """A logger at the level of LOGLEVEL (default WARNING).
+
+    Args:
+        name: Its name; None: the calling module's.
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.logging`.
+    """
     logger = logging.getLogger(name or _derive_module_name(depth=2))
     logger.setLevel(os.environ.get(env.LOGLEVEL, get_log_level()))
     return logger

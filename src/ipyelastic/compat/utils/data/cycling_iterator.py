@@ -21,6 +21,8 @@ class CyclingIterator(Iterator[T]):
     Example:
         >>> list(CyclingIterator(3, lambda epoch: iter([epoch, 10 * epoch]), start_epoch=1))
         [1, 10, 2, 20]
+
+    Source: torch 2.13, `torch.distributed.elastic.utils.data`.
     """
 
     def __init__(self, n: int, generator_fn: Callable[[int], Iterator[T]], start_epoch: int = 0) -> None:
