@@ -142,6 +142,15 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
             raise UsageError(str(error)) from None
 
     @no_var_expand
+    @line_magic("%elastic_run")  # what IPython looks for when `%%elastic_run` stands below a cell's first line
+    def elastic_run_too_late(self, line: str) -> None:
+        """Belongs on the first line of a cell."""
+        raise UsageError(
+            "%%elastic_run belongs on the first line of its cell: not even a comment may stand above it"
+            " (%elastic_run, with one %, takes an expression on any line)"
+        )
+
+    @no_var_expand
     @needs_local_scope
     @line_magic
     def elastic_config(self, line: str, local_ns: Mapping[str, Any] | None = None) -> None:

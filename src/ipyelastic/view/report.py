@@ -398,8 +398,8 @@ def _cause_of_exception(raised: _Raised) -> _Cause:
         if not raised.is_in_cell:
             return _Cause()
         return _Cause(
-            f"{match[1]} is not defined in the notebook, or its cell was not run yet",
-            f"run the cell that defines {match[1]}, then this one again",
+            f"{match[1]} is not defined in the notebook: its cell was not run, or only ranks ran it",
+            "run its cell, then this one again; values of a %%elastic_run cell come home by -o NAME",
         )
     text = f"{raised.type_name}: {message}"
     for pattern, likely, do in _KNOWN:
