@@ -37,6 +37,8 @@ NPROC = 'expected a number, "cpu", "gpu" or "auto"'
         ("--nprco 2", "--nprco: no such option, did you mean --nproc?"),
         ("--nprco=2", "--nprco: no such option, did you mean --nproc?"),
         ("-z", "-z: no such option"),
+        ("-nproc 2", "-nproc: no such option, did you mean --nproc?"),
+        ("-np 2", "-np: no such option, did you mean -n?"),
         ("--timeout soon", "timeout='soon': expected seconds, more than 0"),
         ("--timeout 0", "timeout='0': expected seconds, more than 0"),
         ("--timeout nan", "timeout='nan': expected seconds, more than 0"),

@@ -22,6 +22,7 @@ from ..process.signals import signal_number
 from ..terms import env
 from ..terms.errors import OptionError, nearest
 from .checks import (
+    NPROC_WORDS,
     Gpus,
     Nproc,
     check_word,
@@ -260,4 +261,6 @@ def _is_number(word: str) -> bool:
 
 
 def _is_short(word: str, known: Sequence[str]) -> bool:
-    return len(word) > 2 and word[1] != "-" and word[:2] in known
+    """Whether a value is glued to a short option: `-n2`, `-ovalues`; not so `-nproc` and mpirun's `-np`."""
+    is_meant_long = word[:2] == "-n" and word[2:3].isalpha() and word[2:] not in NPROC_WORDS
+    return len(word) > 2 and word[1] != "-" and word[:2] in known and not is_meant_long
