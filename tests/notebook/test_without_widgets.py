@@ -11,7 +11,7 @@ from support.kernels import Kernel
 from support.no_widgets import hide_widgets
 
 SAID = (
-    "note: no panel, only lines of text: ipywidgets is not installed in the kernel's environment; "
+    "note: no panel, only lines of text: anywidget is not installed in the kernel's environment; "
     "run `%pip install ipywidgets anywidget`, then reload the page"
 )
 

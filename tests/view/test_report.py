@@ -265,6 +265,12 @@ def test_exit_codes_are_told(exitcode: int, likely: str) -> None:
         ("MemoryError", "builtins", "Unable to allocate 9 TiB", "this rank could not get the memory it asked for"),
         ("EOFError", "builtins", "EOF when reading a line", "input() waits for a keyboard, and a rank has none"),
         ("ModuleNotFoundError", "builtins", "No module named 'a.b'", "a.b is not installed in this kernel's environ"),
+        (
+            "TypeError",
+            "builtins",
+            "work() missing 1 required positional argument: 'rank'",
+            "the function waits for its rank as an argument",
+        ),
         ("NameError", "builtins", "name 'x' is not defined", "x is not defined in the notebook: its cell was not r"),
     ],
 )

@@ -49,6 +49,7 @@ from .grammar import (
     Option,
     OptionParser,
     new_parser,
+    option_of,
     split_line,
 )
 
@@ -219,6 +220,9 @@ def parse_line(
             for previous, word in zip(["", *words], words, strict=False)
         ]
     refuse_unknown(words, parser)
+    option = option_of(parted.pending.lstrip("-")) if parted.pending.startswith("--") else None
+    if option is not None:
+        raise OptionError(option.missing(parted.pending))
     found = parser.parse_args(words)
     given = {name: value for name, value in read_values(found, OPTIONS).items() if name not in OF_ONE_LINE}
     if found.out is not None and (not found.out.isidentifier() or keyword.iskeyword(found.out)):

@@ -330,6 +330,11 @@ _KNOWN = (  # (what to find in `type: message`, likely, do), the special before 
         "try smaller batches or fewer ranks per GPU; nvidia-smi names the processes",
     ),
     (
+        r"missing \d+ required positional arguments?: '(?:rank|local_rank|index|i)'",
+        "the function waits for its rank as an argument, as torch.multiprocessing.spawn gives it; here none is put in",
+        'read os.environ["RANK"] in it instead',
+    ),
+    (
         r"Cannot re-initialize CUDA in forked subprocess",
         "CUDA was in use in the process that this one was forked from",
         'try --start-method spawn; where the body itself makes processes, the "spawn" method there',
