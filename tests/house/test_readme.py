@@ -4,6 +4,7 @@
 ```ipython  a cell; all cells of the page run in order in one kernel
 ```text     right after one of these: what it prints, `...` stands for anything
 ```console  its `$ ipyelastic run` lines are run, beside the files that cells above write; below each is what it prints
+`%magic x`  in a sentence: run as it stands, as SPOKEN says, in a notebook that has the names it uses
 """
 
 from __future__ import annotations
@@ -121,6 +122,66 @@ def test_command_prints_what_stands_below_it(words, prints, tmp_path):
     ended = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert by_rank(ended.stdout) == by_rank(prints)
+
+
+# What sentences tell a reader to type, each with what it prints; `...` stands for anything.
+SPOKEN = {
+    "%load_ext ipyelastic": "",
+    "%elastic_config nproc=4 env.A=1": "",
+    "%elastic_config": "env.A=1   notebook\nnproc=4   notebook\n",
+    "values = %elastic_run -n {n} f(x)": "",
+    "%elastic_run -n 2 train(cfg)": "[0: 1, 1: 2]\n",
+    "%elastic_run -n 2 -m package.train": "[rank 0] trains\n[rank 1] trains\n",
+    'launch("train.py", args=("--lr", "1e-3"))': "...",
+    "%elastic_run -h": "...usage: %elastic_run...",
+    "%elastic_status": "<Run ...fork server ...",
+    "%elastic_stop": "...",
+    "%elastic_logs 1": "...stdout: ...",
+    "%elastic_panel": "form: ...",
+    "concurrent.futures.wait([one, other])": "DoneAndNotDoneFutures(...)\n",
+    "run.add_done_callback(f)": "",
+    "run.result()": "[0: None, 1: None]\n",
+    "display(run)": "...",
+    "run.attempts": "...",
+    "run.log_dir": "'...'\n",
+    "ipyelastic.last_run().log_dir": "'...'\n",
+    "%%elastic_run --ui panel": "...",
+}
+NOT_TO_BE_TYPED = {"%elastic_panel RUN", "%%elastic_run", "%elastic_run", "%elastic_logs", "%debug", "%%px", "%"}
+STAGE = """
+import concurrent.futures, os, pathlib
+import ipyelastic
+from ipyelastic import launch
+n, x, cfg = 2, 3, 1
+f = lambda value: None
+train = lambda cfg: cfg + rank
+pathlib.Path("train.py").write_text("pass")
+pathlib.Path("package").mkdir()
+pathlib.Path("package/train.py").write_text("print('trains')")
+"""
+RUNS = "run = launch(f, args=(1,), nproc=2)\none, other = launch(f, args=(1,), nproc=1), launch(f, args=(1,), nproc=1)"
+
+
+def test_every_magic_in_a_sentence_is_tried():
+    prose = FENCED.sub("", README.read_text(encoding="utf-8"))
+    spoken = set(re.findall(r"(?<!`)`((?:\w+ = )?%[^`]*)`(?!`)", prose))
+    assert spoken - NOT_TO_BE_TYPED - set(SPOKEN) == set()
+    assert {words for words in SPOKEN if f"`{words}`" not in prose} == set()
+
+
+@pytest.mark.slow
+def test_what_sentences_tell_to_type_does_what_they_say(execute, printed, tmp_path):
+    cells = [STAGE, *SPOKEN]
+    cells.insert(cells.index("concurrent.futures.wait([one, other])"), RUNS)
+    bodies = [f"{cell}\nrank" if cell.startswith("%%") else cell for cell in cells]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(body) for body in bodies])
+    nbformat.write(notebook, tmp_path / "spoken.ipynb")
+    ended = execute(tmp_path / "spoken.ipynb")
+    assert ended.returncode == 0, ended.text
+    executed = nbformat.read(ended.folder / "spoken.ipynb", as_version=4)
+    for words, cell in zip(cells, executed.cells, strict=True):
+        want, got = by_rank(SPOKEN.get(words, "...")), by_rank(printed(cell))
+        assert doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS), f"{words} printed {got!r}"
 
 
 def test_the_page_has_commands():

@@ -193,8 +193,8 @@ def test_undefined_name_says_what_to_do(kernel: Kernel) -> None:
     assert read(result) == said(f"""
         rank 0 of 1 failed (local_rank 0)
           what    NameError: name 'never_defined' is not defined (Cell In[this], line 2)
-          likely  never_defined is not defined in the notebook, or its cell was not run yet
-          do      run the cell that defines never_defined, then this one again
+          likely  never_defined is not defined in the notebook: its cell was not run, or only ranks ran it
+          do      run its cell, then this one again; values of a %%elastic_run cell come home by -o NAME
 
         {RULE}
         NameError                                 Traceback (most recent call last)

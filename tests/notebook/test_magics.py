@@ -22,6 +22,7 @@ def kernel(module_kernel: Kernel) -> Kernel:
     return module_kernel
 
 
+ONE_LINE = "nothing to run on this line: add an expression, or write %%elastic_run, two %, for the lines below it"
 NPROC = 'expected a number, "cpu", "gpu" or "auto"'
 
 
@@ -37,6 +38,8 @@ NPROC = 'expected a number, "cpu", "gpu" or "auto"'
         ("--nprco 2", "--nprco: no such option, did you mean --nproc?"),
         ("--nprco=2", "--nprco: no such option, did you mean --nproc?"),
         ("-z", "-z: no such option"),
+        ("-nproc 2", "-nproc: no such option, did you mean --nproc?"),
+        ("-np 2", "-np: no such option, did you mean -n?"),
         ("--timeout soon", "timeout='soon': expected seconds, more than 0"),
         ("--timeout 0", "timeout='0': expected seconds, more than 0"),
         ("--timeout nan", "timeout='nan': expected seconds, more than 0"),
@@ -58,6 +61,16 @@ NPROC = 'expected a number, "cpu", "gpu" or "auto"'
         ("-o 1x", "-o '1x': expected a variable's name"),
         ("-o class", "-o 'class': expected a variable's name"),
         ("-n 2 foo", "'foo': code goes below the %%elastic_run line, options on it"),
+        ("2", "'2': code goes below the %%elastic_run line, options on it, did you mean --nproc 2?"),
+        ("nproc=2", "'nproc=2': code goes below the %%elastic_run line, options on it, did you mean --nproc 2?"),
+        (
+            "start_method=spawn",
+            "'start_method=spawn': code goes below the %%elastic_run line, options on it,"
+            " did you mean --start-method spawn?",
+        ),
+        ("x=2", "'x=2': code goes below the %%elastic_run line, options on it"),
+        ("--nproc", "--nproc: expected a value, for example --nproc 4"),
+        ("--nproc-per-node", "--nproc-per-node: expected a value, for example --nproc-per-node 4"),
         ("-n", "-n: expected a value, for example -n 4"),
         ("--gpus 0,1x", "gpus='0,1x': expected GPU numbers such as 0,2-3, or free"),
         ("--max-restarts two", "max_restarts='two': expected a whole number, 0 or more"),
@@ -86,8 +99,9 @@ def test_gpu_ranks_without_a_gpu_are_refused(kernel: Kernel) -> None:
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
-        ("%elastic_run", "nothing to run: give an expression after the options, or use %%elastic_run"),
-        ("%elastic_run -n 2", "nothing to run: give an expression after the options, or use %%elastic_run"),
+        ("%elastic_run", ONE_LINE),
+        ("%elastic_run -n 2", ONE_LINE),
+        ("%elastic_run --nproc 2\nprint(rank)", ONE_LINE),
         ("%%elastic_run -n 1\nx = 1\n%time x", "line 3: %time works in the notebook only, "
             "not inside a rank; move it to a "
          "cell of its own"),

@@ -64,3 +64,30 @@ def test_a_time_limit_shows_the_cells_frames_only(module_kernel: Kernel, method:
     assert result.error_name == "RunTimedOut"
     assert "ipyelastic" not in result.traceback
     assert "line 3 in <module>" in result.traceback
+
+
+@pytest.mark.parametrize("above", ["# two ranks", "x = 1", "%elastic_status"])
+def test_a_cell_magic_below_the_first_line_says_where_it_belongs(module_kernel: Kernel, above: str) -> None:
+    result = module_kernel.run(f"{above}\n%%elastic_run -n 2\nrank")
+    said = (
+        "UsageError: %%elastic_run belongs on the first line of its cell: not even a comment may stand above it "
+        "(%elastic_run, with one %, takes an expression on any line)\n"
+    )
+    assert (result.out[-len(said) :], result.value, result.traceback) == (said, None, "")
+
+
+def test_a_cell_magic_in_a_cell_magics_body_is_refused_with_its_line(module_kernel: Kernel) -> None:
+    result = module_kernel.run("%%elastic_run -n 1\nx = 1\n%%elastic_run -n 2\nrank")
+    assert result.out == (
+        "UsageError: line 3: %%elastic_run works in the notebook only, not inside a rank;"
+        " move it to a cell of its own\n"
+    )
+
+
+def test_what_an_earlier_cells_ranks_assigned_is_told_to_be_theirs(module_kernel: Kernel) -> None:
+    assert module_kernel.run("%%elastic_run -n 1\nmodel = [1, 2]").ok
+    result = module_kernel.run("%%elastic_run -n 1\nlen(model)")
+    assert (
+        "likely  model is not defined in the notebook: its cell was not run, or only ranks ran it\n" in result.traceback
+    )
+    assert "values of a %%elastic_run cell come home by -o NAME\n" in result.traceback

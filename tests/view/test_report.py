@@ -265,7 +265,13 @@ def test_exit_codes_are_told(exitcode: int, likely: str) -> None:
         ("MemoryError", "builtins", "Unable to allocate 9 TiB", "this rank could not get the memory it asked for"),
         ("EOFError", "builtins", "EOF when reading a line", "input() waits for a keyboard, and a rank has none"),
         ("ModuleNotFoundError", "builtins", "No module named 'a.b'", "a.b is not installed in this kernel's environ"),
-        ("NameError", "builtins", "name 'x' is not defined", "x is not defined in the notebook, or its cell was not"),
+        (
+            "TypeError",
+            "builtins",
+            "work() missing 1 required positional argument: 'rank'",
+            "the function waits for its rank as an argument",
+        ),
+        ("NameError", "builtins", "name 'x' is not defined", "x is not defined in the notebook: its cell was not r"),
     ],
 )
 def test_well_known_errors_have_a_likely_cause_and_advice(

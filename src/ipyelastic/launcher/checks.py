@@ -14,6 +14,7 @@ from typing import Any
 from ..terms.errors import OptionError, nearest
 
 __all__ = [
+    "NPROC_WORDS",
     "Nproc",
     "Gpus",
     "MOST_RANKS",
@@ -37,12 +38,13 @@ MOST_GPUS = 1024  # likewise: `--gpus 0-99999999999` must not fill the memory
 Nproc = int | str | None
 Gpus = tuple[int, ...] | str | None
 
+NPROC_WORDS = ("auto", "gpu", "cpu")
 _GPUS_EXPECTED = "expected GPU numbers such as 0,2-3, or free"
 
 
 def checked_nproc(nproc: Any) -> Nproc:
     """A number of ranks as an int, `"auto"`, `"gpu"`, `"cpu"` or None."""
-    words = ("auto", "gpu", "cpu")
+    words = NPROC_WORDS
     expected = 'expected a number, "cpu", "gpu" or "auto"'
     if nproc is None or (isinstance(nproc, str) and nproc in words):
         return nproc

@@ -22,6 +22,7 @@ from ..process.signals import signal_number
 from ..terms import env
 from ..terms.errors import OptionError, nearest
 from .checks import (
+    NPROC_WORDS,
     Gpus,
     Nproc,
     check_word,
@@ -48,6 +49,7 @@ from .grammar import (
     Option,
     OptionParser,
     new_parser,
+    option_of,
     split_line,
 )
 
@@ -221,6 +223,9 @@ def parse_line(
             for previous, word in zip(["", *words], words, strict=False)
         ]
     refuse_unknown(words, parser)
+    option = option_of(parted.pending.lstrip("-")) if parted.pending.startswith("--") else None
+    if option is not None:
+        raise OptionError(option.missing(parted.pending))
     found = parser.parse_args(words)
     given = {name: value for name, value in read_values(found, OPTIONS).items() if name not in OF_ONE_LINE}
     if found.out is not None and (not found.out.isidentifier() or keyword.iskeyword(found.out)):
@@ -263,4 +268,6 @@ def _is_number(word: str) -> bool:
 
 
 def _is_short(word: str, known: Sequence[str]) -> bool:
-    return len(word) > 2 and word[1] != "-" and word[:2] in known
+    """Whether a value is glued to a short option: `-n2`, `-ovalues`; not so `-nproc` and mpirun's `-np`."""
+    is_meant_long = word[:2] == "-n" and word[2:3].isalpha() and word[2:] not in NPROC_WORDS
+    return len(word) > 2 and word[1] != "-" and word[:2] in known and not is_meant_long

@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..engines.run import Run
@@ -75,7 +75,7 @@ class NotebookPlace:
         if not self.is_kernel:
             return None
         if not self.panels.wants_panel(options):
-            return BackgroundDisplay(self, options)
+            return BackgroundDisplay(self, options, self.panels.take_notes())
         from .panel_run import PanelDisplay  # widgets: only where there is a page for them
 
         made = PanelDisplay(options, self.panels.keep, settles_itself=self.panels.settles_itself)
@@ -135,14 +135,14 @@ class BackgroundDisplay:
 
     shows_failure = begins_late = True
 
-    def __init__(self, place: NotebookPlace, options: RunOptions) -> None:
+    def __init__(self, place: NotebookPlace, options: RunOptions, notes: Sequence[str] = ()) -> None:
         self._place = place
         is_live = is_live_front_end(place.shell)
         self.is_complete = not is_live
         self._text = PrefixedText(ranks=options.shown, is_live=False)
         self._lines: deque[str] = deque(maxlen=_LAST_LINES if is_live else None)
         self._count = self._size = 0
-        self._notes: list[str] = []  # apart from the lines: they must not scroll away with them
+        self._notes = [f"note: {text}" for text in notes]  # apart from the lines: they must not scroll away with them
         self._display_id = secrets.token_hex(8)
         self._run: Any = None
         self._failure = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -31,6 +32,7 @@ from ..engines.results import Quiet, Results
 from ..engines.run import Run, last_run, live_runs
 from ..forkserver.client import servers
 from ..launcher import defaults
+from ..launcher.grammar import option_of
 from ..launcher.options import HelpWanted, ParsedLine, RunOptions, new_parser, parse_line
 from ..payload.body import CellBody
 from ..payload.script import Script
@@ -101,11 +103,16 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
                 raise OptionError("\\ at the end of the %%elastic_run line: options stand on one line, code below it")
             parsed = parse_line(line, prog, expand=functools.partial(_expanded, names))
             if cell is None and not parsed.code:
-                raise OptionError("nothing to run: give an expression after the options, or use %%elastic_run")
+                raise OptionError(
+                    "nothing to run on this line: add an expression,"
+                    " or write %%elastic_run, two %, for the lines below it"
+                )
             if cell is not None and is_script(parsed.code, names):
                 raise OptionError(f"{parsed.code}: a script is run by %elastic_run, one %, with no code below it")
             if cell is not None and parsed.code:
-                raise OptionError(f"{parsed.code!r}: code goes below the %%elastic_run line, options on it")
+                raise OptionError(
+                    f"{parsed.code!r}: code goes below the %%elastic_run line, options on it{_meant(parsed.code)}"
+                )
             build = functools.partial(self._built, parsed, line, cell, local_ns, cell_number(self.shell))
             body, notes = build()
             is_here = parsed.options.engine == "here"
@@ -154,6 +161,15 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
             return self.session.start(body, options, notes, build)
         except OptionError as error:
             raise UsageError(str(error)) from None
+
+    @no_var_expand
+    @line_magic("%elastic_run")  # what IPython looks for when `%%elastic_run` stands below a cell's first line
+    def elastic_run_too_late(self, line: str) -> None:
+        """Belongs on the first line of a cell."""
+        raise UsageError(
+            "%%elastic_run belongs on the first line of its cell: not even a comment may stand above it"
+            " (%elastic_run, with one %, takes an expression on any line)"
+        )
 
     @no_var_expand
     @needs_local_scope
@@ -271,6 +287,15 @@ class ElasticMagics(AdministratorDefaults, Magics):  # type: ignore[misc]  # IPy
 
 ElasticMagics.elastic_run.__doc__ = _HELP + new_parser("%%elastic_run").format_help()
 ElasticMagics.elastic_config.__doc__ = CONFIG_HELP
+
+
+def _meant(text: str) -> str:
+    """For a line that holds `2` or `nproc=2`, what its writer had in mind."""
+    if re.fullmatch(r"\d+", text):
+        return f", did you mean --nproc {text}?"
+    found = re.fullmatch(r"([\w-]+)=(\S+)", text)
+    option = option_of(found[1]) if found else None
+    return f", did you mean --{option.name} {found[2]}?" if found and option else ""
 
 
 def _is_help(line: str) -> bool:

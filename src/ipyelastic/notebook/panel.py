@@ -32,6 +32,11 @@ from .panel_writer import Writer
 
 __all__ = ["Panel"]
 
+_NOT_LIVE = (
+    "This is the run at its start. The live panel needs ipywidgets and anywidget where Jupyter itself runs"
+    " (pip install ipywidgets anywidget there, then reload the page); what ranks write is shown at the end."
+)
+
 Launch = Callable[[Callable[[int], Sink]], "Run[Any]"]
 
 
@@ -302,7 +307,12 @@ class Panel:
 
     def _forms(self) -> dict[str, str]:
         run = self._run
-        return {} if run is None else dict(zip(("text/html", "text/plain"), static_forms(run), strict=True))
+        if run is None:
+            return {}
+        page, words = static_forms(run)
+        if not run.done():
+            page, words = f"{page}<p>{_NOT_LIVE}</p>", f"{words}\n{_NOT_LIVE}"
+        return {"text/html": page, "text/plain": words}
 
     def _state(self) -> RunState:
         run = self._run

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Shelf", "panel_obstacle"]
 
+_WIDGETS = ("ipywidgets", "anywidget")
+_INSTALL = f"run `%pip install {' '.join(_WIDGETS)}`, then reload the page"
 _MOST_PANELS = 8  # each may hold some megabytes of output; older ones of runs that have ended go
 
 
@@ -32,9 +34,23 @@ def panel_obstacle(shell: Any) -> str | None:
     why = obstacle(shell)
     if why is not None:
         return why
-    from .panel_view import is_built  # widgets: only where there may be a page for them
+    why = _missing_widgets()
+    if why:
+        return why
+    from .panel_view import is_built
 
     return None if is_built() else "the panel's front end is not built; run `pip install -e .` in the checkout"
+
+
+def _missing_widgets() -> str:
+    """What to install where widgets cannot be imported; they are, only where there may be a page for them."""
+    try:
+        from . import panel_view  # noqa: F401
+    except ImportError as error:
+        name = (error.name or "").partition(".")[0]
+        said = f"{name} is not installed" if name in _WIDGETS else f"widgets cannot be imported ({error})"
+        return f"{said} in the kernel's environment; {_INSTALL}"
+    return ""
 
 
 class Shelf:
@@ -43,6 +59,8 @@ class Shelf:
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._panels: deque[ShownPanel] = deque()
+        self._note = ""
+        self._is_told = False
 
     def wants_panel(self, options: RunOptions) -> bool:
         """Whether a run with these options is shown as a panel; OptionError for `ui="panel"` where none can be."""
@@ -52,7 +70,14 @@ class Shelf:
         why = panel_obstacle(self._shell)
         if why is not None and options.ui == "panel":
             raise OptionError(f"ui='panel': {why}")
+        if why is not None and not self._is_told and (missing := _missing_widgets()):
+            self._note, self._is_told = f"no panel, only lines of text: {missing}", True
         return why is None
+
+    def take_notes(self) -> list[str]:
+        """What the person should read once, with the run that `wants_panel` was asked about last."""
+        note, self._note = self._note, ""
+        return [note] if note else []
 
     @property
     def settles_itself(self) -> bool:

@@ -111,7 +111,7 @@ class Session:
             shell=self.shell,
             is_live=is_live,
             name=body.__name__,
-            notes=notes,
+            notes=[*notes, *self._place.panels.take_notes()],
         )
 
     def show_panel(self, wanted: str) -> None:

@@ -330,6 +330,11 @@ _KNOWN = (  # (what to find in `type: message`, likely, do), the special before 
         "try smaller batches or fewer ranks per GPU; nvidia-smi names the processes",
     ),
     (
+        r"missing \d+ required positional arguments?: '(?:rank|local_rank|index|i)'",
+        "the function waits for its rank as an argument, as torch.multiprocessing.spawn gives it; here none is put in",
+        'read os.environ["RANK"] in it instead',
+    ),
+    (
         r"Cannot re-initialize CUDA in forked subprocess",
         "CUDA was in use in the process that this one was forked from",
         'try --start-method spawn; where the body itself makes processes, the "spawn" method there',
@@ -398,8 +403,8 @@ def _cause_of_exception(raised: _Raised) -> _Cause:
         if not raised.is_in_cell:
             return _Cause()
         return _Cause(
-            f"{match[1]} is not defined in the notebook, or its cell was not run yet",
-            f"run the cell that defines {match[1]}, then this one again",
+            f"{match[1]} is not defined in the notebook: its cell was not run, or only ranks ran it",
+            "run its cell, then this one again; values of a %%elastic_run cell come home by -o NAME",
         )
     text = f"{raised.type_name}: {message}"
     for pattern, likely, do in _KNOWN:
