@@ -20,6 +20,7 @@ from typing import Any, Literal
 from ..engines.cause import port_trouble
 from ..engines.run import Run
 from ..engines.scripts import check_script_options, find_module, find_script
+from ..forkserver.handle import hand_on_stdin
 from ..launcher.grammar import HelpWanted
 from ..launcher.torchrun import Command, parse_command
 from ..payload.program import Program
@@ -122,6 +123,7 @@ class _Waiting:
 
     def _started(self) -> Run[Any]:
         command, job = self._command, self._command.job
+        hand_on_stdin()
         is_named = job.rdzv_id not in ("", "none") and not job.is_standalone
         rendezvous = ("127.0.0.1", 0)
         if not job.is_standalone:

@@ -20,7 +20,7 @@ def point_streams(stdout: str, stderr: str) -> None:
         stdout: Path, truncated; empty: left as it is.
         stderr: Likewise; may be the same file.
 
-    Python's text streams are UTF-8 and line-buffered afterwards, whatever they were before.
+    Python's text streams are UTF-8 and line-buffered afterwards, whatever they were before; stdin is descriptor 0.
     Raises `OSError` when a file cannot be opened.
     """
     for name, fd, path in (("stdout", 1, stdout), ("stderr", 2, stderr)):
@@ -31,8 +31,7 @@ def point_streams(stdout: str, stderr: str) -> None:
                 os.close(target)
         setattr(sys, name, _text_stream(name, fd))
         setattr(sys, f"__{name}__", getattr(sys, name))
-    null = open(os.devnull, encoding="utf-8")
-    sys.stdin = sys.__stdin__ = null  # type: ignore[misc]
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
 
 
 def _text_stream(name: str, fd: int) -> io.TextIOWrapper:

@@ -19,6 +19,7 @@ import types
 from typing import TypedDict
 
 from ..terms import env
+from .asking import teach_asking
 from .at_import import when_imported
 from .display import teach_libraries, use_backend
 from .inspection import teach_inspect
@@ -85,8 +86,7 @@ def settle(*, is_fresh_main: bool) -> None:
     teach_libraries()
     teach_inspect(inspect)
     when_imported({"multiprocessing.process": _start_children_here, "multiprocessing.reduction": _carry_by_value})
-    builtins.input = _no_input
-    sys.breakpointhook = _no_breakpoint
+    teach_asking()
 
 
 def make_ready(given: Circumstances) -> None:
@@ -108,13 +108,3 @@ def _carry_by_value(reduction: types.ModuleType) -> None:
     from .family import carry_by_value
 
     carry_by_value(reduction)
-
-
-def _no_input(prompt: object = "", /) -> str:
-    raise EOFError(
-        "input() has nobody to ask inside a rank: pass the value in as a notebook variable, or use --engine here"
-    )
-
-
-def _no_breakpoint(*args: object, **kwargs: object) -> None:
-    raise RuntimeError("breakpoint() has no terminal inside a rank: print, or use --engine here")
