@@ -33,6 +33,7 @@ from .ranks import line_prefix, own_args, worker_environment
 from .restarts import why_not_restarted
 from .simple import SimpleElasticAgent
 from .spec import RunResult, WorkerGroup, WorkerSpec, WorkerState
+from .telling import Silent, Telling
 from .watching import Watching
 
 __all__ = ["LocalElasticAgent"]
@@ -62,6 +63,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         on_paths: Ours: called for every attempt with its stdout and stderr files, by local rank, before any of its
             ranks is started.
         each_tick: Ours: see Tail.
+        telling: Ours: hears of waits for other agents and of new attempts.
 
     Attributes:
         attempts: One Attempt per start of the group, the last is the current or final one.
@@ -83,6 +85,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         is_output_complete: bool = False,
         on_paths: Callable[[dict[int, str], dict[int, str]], None] | None = None,
         each_tick: Callable[[], None] | None = None,
+        telling: Telling | None = None,
     ) -> None:
         SimpleElasticAgent.__init__(self, spec, exit_barrier_timeout, shutdown_timeout)
         Watching.__init__(self, health_check_server, uninterruptible_state_timeout)
@@ -97,6 +100,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         self._settings = settings
         self._sink, self._is_output_complete, self._on_paths = sink, is_output_complete, on_paths
         self._each_tick = each_tick
+        self._telling = telling or Silent()
         self.attempts: list[Attempt] = []
         self._pcontext: PContext | None = None
         self._made: PContext | None = None  # the same, from before its start on
@@ -263,8 +267,10 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         return bool(self._why_not_restarted)
 
     def _tell_restart(self, reason: str) -> None:
+        event = RunRestarted(self._worker_group.spec.max_restarts - self._remaining_restarts, reason)
+        self._telling.restarting(event)
         if self._sink is not None:
-            self._sink(RunRestarted(self._worker_group.spec.max_restarts - self._remaining_restarts, reason))
+            self._sink(event)
 
     # ----------------------------------------------------------------------------------------------------------- ending
 

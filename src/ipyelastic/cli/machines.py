@@ -1,6 +1,6 @@
 """`ipyelastic run --nnodes 2 ...`: this machine's part of a job that several machines make up.
 
-    run > [here] LaunchConfig > launcher/launch.elastic_launch > agent; torch's own rendezvous when it is installed
+    run > [here] LaunchConfig > launcher/launch.launch_agent > agent; torch's own rendezvous when it is installed
 
 Runs in: owner (a shell's process), main thread. Scripts run as torchrun runs them: a new Python for every rank.
 Other end: launcher/torchrun.py read the options; docs of torchrun say what they mean.
@@ -8,27 +8,33 @@ Other end: launcher/torchrun.py read the options; docs of torchrun say what they
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
-import tempfile
 from importlib.metadata import entry_points
 from typing import Any
 
 from ..devices.numa import AffinityMode, NumaOptions
 from ..engines.scripts import find_module, find_script
 from ..launcher.config import LaunchConfig
-from ..launcher.launch import elastic_launch
+from ..launcher.launch import launch_agent
 from ..launcher.options import RunOptions
 from ..launcher.torchrun import Command, JobOptions
+from ..output import retention
 from ..output.logs import DefaultLogsSpecs, LogsSpecs
 from ..process.signals import DEFAULT_SIGNALS, SignalException
+from ..rendezvous.torchs import is_store_error
 from ..terms import env
-from ..terms.errors import ChildFailedError, OptionError
+from ..terms.errors import ChildFailedError, OptionError, first_line
 from ..terms.std import Std, to_map
 from .endings import exit_code, say, tell_failure
+from .kept_logs import keeps_logs, kept_words
+from .meeting import Meeting
 
 __all__ = ["run_on_machines"]
+
+logger = logging.getLogger("ipyelastic")
 
 _PREFIX = "[rank ${rank}] "
 _DEFAULT_PORT = 29500  # torchrun's, for a static rendezvous
@@ -52,9 +58,16 @@ def run_on_machines(command: Command) -> int:
     if choice.nproc > 1:
         os.environ.setdefault(env.OMP_NUM_THREADS, "1")
     logs, folder = _logs(options, job, choice.nproc)
+    if keeps_logs(command):
+        say(kept_words(folder))
+    config = _config(options, job, choice.nproc, logs)
+    meeting = Meeting(config)
+    is_kept = True
     try:
-        elastic_launch(_config(options, job, choice.nproc, logs), program)(*args)
+        launch_agent(config, program, list(args), telling=meeting)
+        is_kept = keeps_logs(command)
     except ChildFailedError as error:
+        folder = getattr(logs, "run_log_dir", "") or folder
         tell_failure(error, max(choice.nproc * job.nnodes[0], 1 + max(error.failures)), folder)
         return exit_code(error)
     except SignalException as caught:
@@ -65,8 +78,13 @@ def run_on_machines(command: Command) -> int:
     except (ValueError, ImportError) as error:  # a backend that is not there, an endpoint that is missing
         raise OptionError(str(error)) from error
     except Exception as error:  # the agents could not meet, workers could not be started
-        say(f"{type(error).__name__}: {error}")
+        logger.debug("what ended the job:", exc_info=True)
+        say(meeting.loss_words() if is_store_error(error) else first_line(error))
         return 1
+    finally:
+        run_folder = getattr(logs, "run_log_dir", "")
+        if is_kept and run_folder and options.log_dir is None:
+            retention.keep(run_folder)
     return 0
 
 
@@ -93,7 +111,7 @@ def _logs(options: RunOptions, job: JobOptions, nproc: int) -> tuple[LogsSpecs, 
     else:
         redirects, kept = to_map(job.redirects, nproc), to_map(job.tee, nproc)
         tee = {rank: Std.ALL & ~(redirects[rank] & ~kept[rank]) for rank in range(nproc)}
-    folder = options.log_dir or tempfile.mkdtemp(prefix="ipyelastic_")
+    folder = options.log_dir or retention.owner_folder()
     made: Any = DefaultLogsSpecs
     if job.logs_specs:
         found = [point for point in entry_points(group="torchrun.logs_specs") if point.name == job.logs_specs]

@@ -8,11 +8,11 @@ Runs in: owner (a shell's process), main thread.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from ..engines.scripts import check_script_options, find_module, find_script
 from ..forkserver.handle import hand_on_stdin
 from ..launcher.grammar import HelpWanted
 from ..launcher.torchrun import Command, parse_command
+from ..output import retention
 from ..payload.program import Program
 from ..payload.script import Script
 from ..process.signals import DUMP_SIGNAL
@@ -31,6 +32,8 @@ from ..terms.errors import OptionError, RunStopped, RunTimedOut
 from ..view.text import templated_prefix
 from .console import Console
 from .endings import WRONG_USAGE, exit_code, say, tell_failure
+from .kept_logs import keeps_logs, kept_words
+from .log_lines import log_lines
 from .machines import run_on_machines
 from .signals import HeardSignals
 
@@ -44,17 +47,26 @@ def run_command(words: Sequence[str]) -> int:
     """Obey `ipyelastic run WORDS`; returns the exit code."""
     try:
         command = parse_command(words, os.environ)
-        if not command.job.is_one_machine:
-            return run_on_machines(command)
-        entrypoint = _entrypoint(command)
-        options, notes = _fitted(command)
-        return _Waiting(dataclasses.replace(command, options=options), entrypoint, notes).run()
+        with log_lines():
+            return _run(command)
     except HelpWanted as wanted:
         print(wanted, end="")
         return 0
     except OptionError as error:
         say(str(error))
         return WRONG_USAGE
+
+
+def _run(command: Command) -> int:
+    if not command.job.is_one_machine:
+        code = run_on_machines(command)
+    else:
+        entrypoint = _entrypoint(command)
+        options, notes = _fitted(command)
+        code = _Waiting(dataclasses.replace(command, options=options), entrypoint, notes).run()
+    with contextlib.suppress(OSError):  # a temp folder that cannot be read has nothing to sweep
+        retention.sweep()
+    return code
 
 
 def _entrypoint(command: Command) -> Script | Program:
@@ -77,17 +89,17 @@ def _program(name: str, args: tuple[str, ...]) -> Program:
 
 def _fitted(command: Command) -> tuple[Any, list[str]]:
     """The options as they suit a command line, and notes for the person."""
-    options, job, notes = command.options, command.job, []
+    options = command.options
+    notes: list[str] = []
     if options.ui == "panel":
         raise OptionError("--ui panel: there is no page here; expected text or none")
     if options.start_method == "fork":
         # torchrun starts scripts as programs, whatever method it is given.
         options = dataclasses.replace(options, start_method="forkserver")
     check_script_options(options)
-    if options.log_dir is None and (job.redirects or job.tee):
-        folder = tempfile.mkdtemp(prefix="ipyelastic_")
-        options = dataclasses.replace(options, log_dir=folder)
-        notes.append(f"log files are kept in {folder}")
+    if keeps_logs(command):
+        with contextlib.suppress(OSError):  # the launch says it with what to do
+            notes.append(kept_words(retention.owner_folder()))
     return options, notes
 
 
@@ -117,6 +129,8 @@ class _Waiting:
             error = run.exception()
             self._console.close(lambda: self._words.put("written"))
             self._drain()
+            if keeps_logs(command) and run.log_dir:
+                retention.keep(run.log_dir)
             if error is not None:
                 self._tell(run, error)
             return self._exit_code(error)

@@ -368,6 +368,7 @@ class Run(concurrent.futures.Future[Results], Generic[T]):
     def stop(self, grace_s: float | None = None, *, signum: int | None = None) -> None:
         """Ask every rank to end, kill what is left after the grace. Returns at once; `wait()` waits.
 
+        A run with a rank that had failed by itself before stays `failed`: that is how it ended, whoever asked later.
         `signum`: how they are asked this once, instead of with the option `stop_signal`.
         """
         fields = {"grace_s": grace_s, "signal": None if signum is None else int(signum)}

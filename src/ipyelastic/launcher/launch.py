@@ -20,6 +20,7 @@ from typing import Any
 
 from ..agent.local import LocalElasticAgent
 from ..agent.spec import RunResult, WorkerSpec
+from ..agent.telling import Silent, Telling
 from ..contexts.settings import RankSettings
 from ..output import retention
 from ..output.logs import DefaultLogsSpecs
@@ -28,7 +29,7 @@ from ..rendezvous import choose as rdzv_registry
 from ..rendezvous.endpoint import parse_rendezvous_endpoint
 from ..rendezvous.handler import RendezvousHandler, RendezvousParameters
 from ..telemetry import events, metrics
-from ..terms.errors import ChildFailedError
+from ..terms.errors import ChildFailedError, first_line
 from .config import LaunchConfig
 
 __all__ = ["elastic_launch", "launch_agent"]
@@ -71,8 +72,14 @@ def launch_agent(
     entrypoint: Callable[..., Any] | str | None,
     args: list[Any],
     health_check_server: Any = None,
+    *,
+    telling: Telling | None = None,
 ) -> dict[int, Any]:
     """Run this node's workers to the job's end.
+
+    Args:
+        telling: Ours: hears of waits for other agents and of new attempts.
+        (others): See elastic_launch.
 
     Returns:
         `{global rank: value}` of this node's workers; for programs `{global rank: None}`.
@@ -100,7 +107,8 @@ def launch_agent(
         **config.rdzv_configs,
     )
     master_addr, master_port = _get_addr_and_port(parameters)
-    rdzv_handler = rdzv_registry.get_rendezvous_handler(parameters)
+    with (telling or Silent()).waiting("reach"):
+        rdzv_handler = rdzv_registry.get_rendezvous_handler(parameters)
     agent: LocalElasticAgent | None = None
     is_signalled = False
     with ExitStack() as undo:
@@ -137,6 +145,7 @@ def launch_agent(
                 shutdown_timeout=config.shutdown_timeout,
                 health_check_server=health_check_server,
                 settings=RankSettings(signals=config.signals_to_handle, is_torchs=True),
+                telling=telling,
             )
             metrics.initialize_metrics(metrics.MetricsConfig(config.metrics_cfg))
             result = agent.run()
@@ -175,8 +184,9 @@ def _shut_down(rdzv_handler: RendezvousHandler, is_signalled: bool) -> None:
         return
     try:
         rdzv_handler.shutdown()
-    except Exception:  # how the workers ended matters more (SEEDS section 18, 11)
-        logger.exception("the rendezvous could not be shut down")
+    except Exception as error:  # how the workers ended matters more (SEEDS section 18, 11)
+        logger.warning("the rendezvous could not be shut down: %s", first_line(error))
+        logger.debug("what its shutdown raised:", exc_info=True)
 
 
 def _backend(config: LaunchConfig) -> str:
