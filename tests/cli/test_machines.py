@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ipyelastic.rendezvous.held_port import HeldPort
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch]
@@ -46,6 +48,56 @@ def test_failure_is_told_where_it_was_with_its_exit_code(
     other = nodes[1 - failed]
     other.signal(signal.SIGTERM)
     assert other.end().code == 143
+
+
+def test_who_waits_is_told_for_whom_and_nothing_more(start: Start, script: Callable[..., str], tmp_path: Path) -> None:
+    script("")
+    first = start(*words(tmp_path))
+    state = tmp_path / "state"
+    assert first.process.stderr.readline() == (f"ipyelastic run: waiting for 1 more machine at {state} (1 of 2 here)\n")
+    second = start(*words(tmp_path))
+    assert [(one.code, one.err) for one in (first.end(), second.end())] == [(0, ""), (0, "")]
+
+
+def test_every_machine_says_why_its_ranks_start_again(start: Start, script: Callable[..., str], tmp_path: Path) -> None:
+    script(
+        """
+if int(os.environ["TORCHELASTIC_RESTART_COUNT"]) == 0 and os.path.exists("fails"):
+    os.rename("fails", "failed")
+    raise ValueError("bad batch")
+if not os.path.exists("failed"):
+    signal.pause()
+"""
+    )
+    (tmp_path / "fails").touch()
+    nodes = [start(*words(tmp_path, "-n", "1", "--max-restarts", "2")) for _ in range(2)]
+    ended = [node.end() for node in nodes]
+    assert [one.code for one in ended] == [0, 0]
+    told = sorted(line for one in ended for line in one.err.splitlines() if "start again" in line)
+    assert [re.sub(r"rank \d", "rank N", line) for line in told] == [
+        "ipyelastic run: 1 other node joined, or started again; all ranks start again (attempt 1 of 3)",
+        "ipyelastic run: rank N failed: ValueError: bad batch; all ranks start again (attempt 2 of 3)",
+    ]
+
+
+def test_lost_meeting_point_is_one_sentence(start: Start, script: Callable[..., str]) -> None:
+    script("print('up', flush=True)\nsignal.pause()")
+    held = HeldPort()
+    try:
+        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{held.port}", "--local-addr", "127.0.0.1"]
+        nodes = [
+            start("run", "--nnodes", "2", "-n", "1", *where, "--rdzv-conf", f"is_host={is_host}", "train.py")
+            for is_host in (1, 0)
+        ]
+        for node in nodes:
+            assert node.line().endswith("up")
+        nodes[0].signal(signal.SIGKILL)
+        ended = nodes[1].end()
+    finally:
+        held.close()
+    assert ended.code == 1
+    said = f"the job's meeting point 127.0.0.1:{held.port} is gone: its machine has ended or cannot be reached any more"
+    assert ended.err == f"ipyelastic run: {said}\n"
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,16 @@ def make_ready(given: Circumstances) -> None:
 
 
 def _start_children_here(process: types.ModuleType) -> None:
-    """Python's own start methods take this folder for the empty entry of `sys.path`; the fork server's is `/`."""
+    """Python's own start methods take this folder for the empty entry of `sys.path`; the fork server's is `/`.
+
+    Named semaphores have the run's mark in their names, those of the rank's children too.
+    """
     with contextlib.suppress(OSError):
         process.ORIGINAL_DIR = os.getcwd()  # type: ignore[attr-defined]
+    # A rank that is killed takes along what would have removed its named semaphores: process/semaphores.py knows them.
+    config = getattr(process.current_process(), "_config", None)
+    if isinstance(config, dict) and sys.platform == "linux":  # macOS takes 31 characters
+        config["semprefix"] = f"/{env.semaphore_prefix(os.environ.get(env.RUN_MARK, ''))[:-1]}"
 
 
 def _carry_by_value(reduction: types.ModuleType) -> None:

@@ -74,6 +74,12 @@ SPARES = "IPYELASTIC_SPARES"
 """How many ranks a fork server forks ahead; 0: none. Default: as many as the last launch used, at most the larger of 8
 and the CPU count. Read in the owner at each launch."""
 
+
+def semaphore_prefix(run_mark: str) -> str:
+    """What the names of multiprocessing's semaphores begin with in ranks of one run, and in their children."""
+    return f"mp-{run_mark}-"
+
+
 _READ_AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "NUMEXPR_", "LD_", "PYTHON", "TORCH_LOGS", "MALLOC_")
 
 
