@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..terms import env
-from .endings import say
+from ..terms.errors import OptionError
 
 __all__ = ["log_lines"]
 
@@ -24,12 +24,12 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 
 @contextmanager
 def log_lines() -> Iterator[None]:
-    """Show them from here to its end; a LOGLEVEL that is no level's name is said, and WARNING taken."""
-    logger = logging.getLogger("ipyelastic")
+    """Show them from here to its end. Raises OptionError for a LOGLEVEL that is no level's name."""
+    level, logger = _level(), logging.getLogger("ipyelastic")
     former = logger.level
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_FORMAT, _TIME))
-    logger.setLevel(_level())
+    logger.setLevel(level)
     logger.addHandler(handler)
     try:
         yield
@@ -39,11 +39,8 @@ def log_lines() -> Iterator[None]:
 
 
 def _level() -> int:
-    asked = os.environ.get(env.LOGLEVEL, "").strip()
-    level = logging.getLevelName(asked.upper() or "WARNING")
-    if asked.isdecimal():
-        return int(asked)
-    if isinstance(level, int):
-        return level
-    say(f"{env.LOGLEVEL}={asked}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL; WARNING is taken")
-    return logging.WARNING
+    asked = os.environ.get(env.LOGLEVEL, "WARNING")
+    level = logging.getLevelName(asked.upper())
+    if not isinstance(level, int):
+        raise OptionError(f"{env.LOGLEVEL}={asked}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    return level

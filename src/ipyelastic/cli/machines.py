@@ -24,9 +24,9 @@ from ..launcher.torchrun import Command, JobOptions
 from ..output import retention
 from ..output.logs import DefaultLogsSpecs, LogsSpecs
 from ..process.signals import DEFAULT_SIGNALS, SignalException
-from ..rendezvous.torchs import is_store_error
+from ..rendezvous.torchs import torchs_module
 from ..terms import env
-from ..terms.errors import ChildFailedError, OptionError, first_line
+from ..terms.errors import ChildFailedError, OptionError
 from ..terms.std import Std, to_map
 from .endings import exit_code, say, tell_failure
 from .kept_logs import keeps_logs, kept_words
@@ -37,6 +37,7 @@ __all__ = ["run_on_machines"]
 logger = logging.getLogger("ipyelastic")
 
 _PREFIX = "[rank ${rank}] "
+_TORCHS = ("static", "c10d", "etcd", "etcd-v2")
 _DEFAULT_PORT = 29500  # torchrun's, for a static rendezvous
 _NOT_HERE = {"timeout_s": "--timeout", "seed": "--seed", "stop_signal": "--stop-signal"}
 
@@ -57,13 +58,19 @@ def run_on_machines(command: Command) -> int:
         os.environ[env.CUDA_VISIBLE_DEVICES] = ",".join(choice.names)
     if choice.nproc > 1:
         os.environ.setdefault(env.OMP_NUM_THREADS, "1")
-    logs, folder = _logs(options, job, choice.nproc)
+    try:
+        logs, folder = _logs(options, job, choice.nproc)
+    except OSError as error:
+        where, why = error.filename or options.log_dir or "the temp folder", error.strerror or error
+        raise OptionError(f"no log files in {where}: {why}; name another folder with --log-dir") from error
     if keeps_logs(command):
         say(kept_words(folder))
     config = _config(options, job, choice.nproc, logs)
     meeting = Meeting(config)
     is_kept = True
     try:
+        if job.rdzv_backend in _TORCHS:  # now: its import is no wait for others
+            _load_torch(f"--rdzv-backend {job.rdzv_backend}")
         launch_agent(config, program, list(args), telling=meeting)
         is_kept = keeps_logs(command)
     except ChildFailedError as error:
@@ -79,13 +86,31 @@ def run_on_machines(command: Command) -> int:
         raise OptionError(str(error)) from error
     except Exception as error:  # the agents could not meet, workers could not be started
         logger.debug("what ended the job:", exc_info=True)
-        say(meeting.loss_words() if is_store_error(error) else first_line(error))
+        say(meeting.words_of(error))
         return 1
     finally:
         run_folder = getattr(logs, "run_log_dir", "")
         if is_kept and run_folder and options.log_dir is None:
             retention.keep(run_folder)
     return 0
+
+
+def _load_torch(what: str) -> None:
+    """Import what the agents meet by, without its warnings: for a store that is gone, pages of C++ frames, which the
+    error that follows says in a sentence. LOGLEVEL=DEBUG leaves them.
+
+    Of this process only: ranks get the environment as it was. Raises ImportError when torch is not installed.
+    """
+    is_ours = env.TORCH_CPP_LOG_LEVEL not in os.environ and not logger.isEnabledFor(logging.DEBUG)
+    if is_ours:
+        os.environ[env.TORCH_CPP_LOG_LEVEL] = "FATAL"
+    try:
+        torchs_module("torch.distributed.elastic.rendezvous.registry", what)
+    finally:
+        if is_ours:
+            del os.environ[env.TORCH_CPP_LOG_LEVEL]
+    if not logger.isEnabledFor(logging.DEBUG):
+        logging.getLogger("torch.distributed.elastic.rendezvous.dynamic_rendezvous").setLevel(logging.ERROR)
 
 
 def _program(command: Command) -> tuple[str, tuple[str, ...]]:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from ..agent.telling import Wait
 from ..launcher.config import LaunchConfig
 from ..rendezvous.handler import RendezvousHandler
+from ..rendezvous.torchs import is_store_error
+from ..terms.errors import RendezvousClosedError, RendezvousTimeoutError, first_line
 from ..terms.events import RunRestarted
 from ..view.text import restart_words
 from .endings import say
@@ -47,11 +49,22 @@ class Meeting:
         """Say why, and which attempt begins."""
         say(f"{restart_words(event)} (attempt {event.attempt + 1} of {self._config.max_restarts + 1})")
 
-    def loss_words(self) -> str:
-        """What it means that the store cannot be reached, as one sentence."""
-        where = self._config.rdzv_endpoint
+    def words_of(self, error: BaseException) -> str:
+        """What kept the machines from meeting, or from going on together, as one sentence."""
+        config, where = self._config, self._config.rdzv_endpoint
+        if isinstance(error, RendezvousTimeoutError):
+            return (
+                f"too few machines came to {where} in time: {config.min_nodes} are needed"
+                " (--rdzv-conf join_timeout=SECONDS says how long to wait)"
+            )
+        if isinstance(error, RendezvousClosedError):
+            return f"the job {config.run_id!r} at {where} is over: nobody can join it any more"
+        if not is_store_error(error):
+            return first_line(error)
         if self._has_met:
             return f"the job's meeting point {where} is gone: its machine has ended or cannot be reached any more"
+        if _is_port_taken(error):
+            return f"no meeting point at {where}: this port is in use"
         return f"no answer from {where}: is the job started there, and can this machine reach it?"
 
     def _wait_words(self, what: Wait, handler: RendezvousHandler | None) -> str:
@@ -73,3 +86,12 @@ class Meeting:
                 f"{count} machines are here, enough to start; waiting a while for up to {config.max_nodes}, at {where}"
             )
         return f"all {config.max_nodes} places are taken; waiting for one at {where}"
+
+
+def _is_port_taken(error: BaseException | None) -> bool:
+    """torch's store knows an error's number only as a word of its text."""
+    while error is not None:
+        if "EADDRINUSE" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

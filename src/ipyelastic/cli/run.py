@@ -20,6 +20,7 @@ from typing import Any, Literal
 from ..engines.cause import port_trouble
 from ..engines.run import Run
 from ..engines.scripts import check_script_options, find_module, find_script
+from ..failures.read import take_traceback
 from ..forkserver.handle import hand_on_stdin
 from ..launcher.grammar import HelpWanted
 from ..launcher.torchrun import Command, parse_command
@@ -28,7 +29,7 @@ from ..payload.program import Program
 from ..payload.script import Script
 from ..process.signals import DUMP_SIGNAL
 from ..terms import env
-from ..terms.errors import OptionError, RunStopped, RunTimedOut
+from ..terms.errors import ChildFailedError, OptionError, RunStopped, RunTimedOut
 from ..view.text import templated_prefix
 from .console import Console
 from .endings import WRONG_USAGE, exit_code, say, tell_failure
@@ -190,6 +191,9 @@ class _Waiting:
     def _tell(self, run: Run[Any], error: BaseException) -> None:
         if isinstance(error, RunStopped) and not isinstance(error, RunTimedOut):
             return  # its reason was told when it came
+        if self._command.job.is_program and isinstance(error, ChildFailedError):
+            for failure in error.failures.values():
+                take_traceback(failure, failure.stderr_path)
         port = self._command.job.master_port
         if port and (trouble := port_trouble(error)):
             say(f"--master-port {port}: this port {trouble}; leave it out for one that is free")

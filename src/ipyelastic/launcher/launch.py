@@ -144,7 +144,7 @@ def launch_agent(
                 log_line_prefix_template=config.log_line_prefix_template,
                 shutdown_timeout=config.shutdown_timeout,
                 health_check_server=health_check_server,
-                settings=RankSettings(signals=config.signals_to_handle, is_torchs=True),
+                settings=RankSettings(signals=config.signals_to_handle, is_torchs=True, logs_failure=telling is None),
                 telling=telling,
             )
             metrics.initialize_metrics(metrics.MetricsConfig(config.metrics_cfg))

@@ -23,7 +23,8 @@ _remedy = "pass the value in as a notebook variable, or use --engine here"
 def teach_asking() -> None:
     """Have `input()` and `breakpoint()` say so where there is nobody to ask, and else do what they do."""
     builtins.input = _ask
-    sys.breakpointhook = _break
+    if _has_nobody():  # else Python's own: a debugger stops in the frame that called its hook
+        sys.breakpointhook = _no_breakpoint
 
 
 def in_a_script() -> None:
@@ -58,10 +59,8 @@ def _ask(prompt: object = "", /) -> str:
     return _input(_whole_line(str(prompt)))
 
 
-def _break(*args: Any, **kwargs: Any) -> Any:
-    if _has_nobody():
-        raise RuntimeError("breakpoint() has no terminal inside a rank: print, or use --engine here")
-    return sys.__breakpointhook__(*args, **kwargs)
+def _no_breakpoint(*args: object, **kwargs: object) -> None:
+    raise RuntimeError("breakpoint() has no terminal inside a rank: print, or use --engine here")
 
 
 def _whole_line(prompt: str) -> str:
