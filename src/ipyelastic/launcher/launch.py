@@ -185,7 +185,7 @@ def _shut_down(rdzv_handler: RendezvousHandler, is_signalled: bool) -> None:
     try:
         rdzv_handler.shutdown()
     except Exception as error:  # how the workers ended matters more (SEEDS section 18, 11)
-        logger.warning("the rendezvous could not be shut down: %s", first_line(error))
+        logger.error("the rendezvous could not be shut down: %s", first_line(error))
         logger.debug("what its shutdown raised:", exc_info=True)
 
 
