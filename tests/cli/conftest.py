@@ -36,10 +36,9 @@ class Started:
     def __init__(self, words: list[str], folder: Path, **how: Any) -> None:
         how.setdefault("stdout", subprocess.PIPE)
         how.setdefault("stderr", subprocess.PIPE)
+        how.setdefault("stdin", subprocess.DEVNULL)
         how["env"] = {**os.environ, **how.get("env", {})}
-        self.process = subprocess.Popen(
-            [*COMMAND, *words], cwd=folder, stdin=subprocess.DEVNULL, text=True, start_new_session=True, **how
-        )
+        self.process = subprocess.Popen([*COMMAND, *words], cwd=folder, text=True, start_new_session=True, **how)
 
     def line(self) -> str:
         """The next line of its stdout."""
@@ -52,9 +51,9 @@ class Started:
         """To the command alone, as `kill` does."""
         self.process.send_signal(number)
 
-    def end(self, within_s: float = 90) -> Ended:
-        """Wait for its end."""
-        out, err = self.process.communicate(timeout=within_s)
+    def end(self, within_s: float = 90, typed: str | None = None) -> Ended:
+        """Wait for its end; `typed` goes to a piped stdin, which is then at its end."""
+        out, err = self.process.communicate(typed, timeout=within_s)
         return Ended(self.process.returncode, out or "", err or "")
 
     def close(self) -> None:

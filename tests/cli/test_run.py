@@ -164,6 +164,14 @@ def test_a_program_that_fails_and_its_time_limit_are_exit_codes(command: Command
     assert "RunTimedOut: the run was ended after its time limit of 0.5 s\n" in ended.err
 
 
+def test_a_programs_own_traceback_is_shown_once_and_is_the_cause(command: Command, script: Script) -> None:
+    script("raise ValueError('bad batch')")
+    ended = command("run", "-n", "1", "--no-python", sys.executable, "train.py")
+    assert ended.code == 1
+    assert "rank 0 of 1 failed (local_rank 0)\n  what    ValueError: bad batch\n" in ended.err
+    assert ended.err.count("Traceback (most recent call last)") == 1
+
+
 def test_a_program_dies_of_a_closed_pipe_as_outside(command: Command) -> None:
     ended = command("run", "--no-python", "sh", "-c", "yes | head -n 1; echo ${PIPESTATUS:-done}")
     assert (ended.code, ended.out) == (0, "[rank 0] y\n[rank 0] done\n")
@@ -210,6 +218,13 @@ def test_torchruns_variables_are_defaults_and_what_is_typed_wins(command: Comman
     assert (ended.code, ended.err) == (2, said)
 
 
+def test_a_number_of_spares_that_is_none_is_one_line(command: Command, script: Script) -> None:
+    script("print('ran')")
+    ended = command("run", "-n", "1", "train.py", env={"IPYELASTIC_SPARES": "-3"})
+    said = "IPYELASTIC_SPARES='-3': expected how many ranks to fork ahead: a whole number, 0 for none"
+    assert (ended.code, ended.out, ended.err) == (2, "", f"ipyelastic run: {said}\n")
+
+
 def test_streams_that_are_redirected_are_in_files_only(command: Command, script: Script, tmp_path: Path) -> None:
     script("print('out', rank); print('err', rank, file=sys.stderr)")
     ended = command("run", "-n", "2", "-r", "0:3,1:1", "-t", "0:2", "--log-dir", "logs", "train.py")
@@ -222,15 +237,33 @@ def test_streams_that_are_redirected_are_in_files_only(command: Command, script:
         assert (folder / "stderr.log").read_text() == f"err {rank}\n"
 
 
-def test_redirection_without_a_folder_keeps_the_files_and_says_where(
-    command: Command, script: Script, tmp_path: Path
+KEPT = r"note: log files are kept in (\S+) for a week; --log-dir keeps them elsewhere, for good\n"
+
+
+def test_redirection_without_a_folder_keeps_the_files_a_week_and_says_where(
+    command: Command, script: Script, run_root: Path
 ) -> None:
     script("print('out', rank)")
-    ended = command("run", "-n", "1", "-r", "3", "train.py", env={"TMPDIR": str(tmp_path)})
+    ended = command("run", "-n", "1", "-r", "3", "train.py")
     assert (ended.code, ended.out) == (0, "")
-    (folder,) = re.fullmatch(r"note: log files are kept in (\S+)\n", ended.err).groups()
+    (folder,) = re.fullmatch(KEPT, ended.err).groups()
     (file,) = Path(folder).glob("*/attempt_0/0/stdout.log")
     assert file.read_text() == "out 0\n"
+    (run,) = Path(folder).glob("*/")
+    os.utime(run, (0, 0))
+    ended = command("run", "-n", "1", "train.py")
+    assert (ended.code, ended.err, list(run_root.iterdir())) == (0, "", [])
+
+
+def test_log_lines_have_their_level_and_time(command: Command, script: Script) -> None:
+    script("print('ran')")
+    ended = command("run", "-n", "1", "train.py", env={"LOGLEVEL": "info"})
+    assert ended.code == 0
+    lines = [line for line in ended.err.splitlines() if "starting workers for entrypoint: train.py" in line]
+    assert re.fullmatch(r"ipyelastic run: INFO \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[default\] .*", lines[0])
+    ended = command("run", "-n", "1", "train.py", env={"LOGLEVEL": "loud"})
+    said = "LOGLEVEL=loud: expected DEBUG, INFO, WARNING, ERROR or CRITICAL"
+    assert (ended.code, ended.out, ended.err) == (2, "", f"ipyelastic run: {said}\n")
 
 
 def test_ranks_filter_and_duplicate_filters(command: Command, script: Script, tmp_path: Path) -> None:

@@ -463,3 +463,14 @@ def test_files_of_a_program_that_ended_by_itself_are_closed() -> None:
     files = [file for handler in context.subprocess_handlers.values() for file in (handler._stdout, handler._stderr)]
     assert len(files) == 4
     assert all(file is not None and file.closed for file in files)
+
+
+def test_programs_read_this_processs_stdin(tmp_path: Path) -> None:
+    code = textwrap.dedent(
+        """
+        from ipyelastic.compat.multiprocessing import DefaultLogsSpecs, start_processes
+        start_processes("cat", "/bin/cat", {0: ()}, {0: {}}, DefaultLogsSpecs()).wait()
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", code], input="hi\n", capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "hi\n", "")

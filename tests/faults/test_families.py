@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,19 @@ def test_children_of_another_run_are_left_alone(folder: Path) -> None:
     blocked.stop(grace_s=0.0)
     assert blocked.wait(20)
     assert not any(map(is_running, kept))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_semaphores_of_ranks_are_gone_with_their_run(folder: Path, method: str, how: str) -> None:
+    run = launch(families.have_semaphores_then_block, nproc=2, start_method=method)
+    wait_until(lambda: len(list(folder.glob("semaphores-*"))) == 2, 30, "ranks with semaphores")
+    names = [name for path in folder.glob("semaphores-*") for name in path.read_text().split()]
+    assert len(names) == 4
+    assert all(os.path.exists(f"/dev/shm/sem.{name}") for name in names)
+    if how == "stopped":
+        run.stop(grace_s=0.2)
+    else:
+        run.kill()
+    assert run.wait(20)
+    assert not [name for name in names if os.path.exists(f"/dev/shm/sem.{name}")]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ def test_while_a_run_lives_new_spares_have_nothing_of_it(ours: ForkServers, tmp_
         ranks = {view.pid for view in run.ranks}
         spares = [pid for pid in _running_children(server) if pid not in ranks]
         wait_until(lambda: all(map(_is_waiting, spares)), what="each to wait for its call")
-        assert [len(open_files(pid)) for pid in spares] == [5, 5]  # 0 to 2, Python's own stdin, the socket
+        assert [len(open_files(pid)) for pid in spares] == [4, 4]  # 0 to 2, the socket
         gate.open()
         assert run.result(20) == [None, None]
         assert _waiting(ours, 2) == spares
@@ -199,11 +200,13 @@ def test_as_many_as_the_person_says(ours: ForkServers, monkeypatch: pytest.Monke
 
 
 def test_a_number_that_is_none_is_refused_with_what_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IPYELASTIC_SPARES", "many")
-    with pytest.raises(
-        OptionError, match="IPYELASTIC_SPARES='many': expected how many ranks to fork ahead, 0 for none"
-    ):
-        launch(rank_number, nproc=1).result(20)
+    for value in ("many", "-3"):
+        monkeypatch.setenv("IPYELASTIC_SPARES", value)
+        with pytest.raises(OptionError) as raised:
+            launch(rank_number, nproc=1)
+        said = f"IPYELASTIC_SPARES={value!r}: expected how many ranks to fork ahead: a whole number, 0 for none"
+        assert str(raised.value) == said
+        assert [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)][1:] in ([], ["launch"])
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])

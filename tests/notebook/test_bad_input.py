@@ -109,6 +109,14 @@ def test_text_that_is_no_program_is_refused_in_one_line(kernel: Kernel, text: st
     assert (result.out, result.traceback) == (f"UsageError: {words}\n", "")
 
 
+def test_a_number_of_spares_that_is_none_is_refused_in_one_line(kernel: Kernel) -> None:
+    kernel.run("import os\nos.environ['IPYELASTIC_SPARES'] = 'many'")
+    result = kernel.run("%elastic_run -n 2 rank")
+    kernel.run("del os.environ['IPYELASTIC_SPARES']")
+    words = "IPYELASTIC_SPARES='many': expected how many ranks to fork ahead: a whole number, 0 for none"
+    assert (result.out, result.traceback) == (f"UsageError: {words}\n", "")
+
+
 @pytest.mark.parametrize(
     ("body", "line", "words"),
     [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 __all__ = ["announce", "rank_number", "parent_pid", "block", "hold_the_gil", "have_exec_child", "have_forked_child"]
 
@@ -148,3 +150,24 @@ def end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except OSError:
         pass
+
+
+def have_semaphores_then_block() -> None:
+    """Make a named semaphore here and one in a spawned child, write their names down, and block."""
+    context = multiprocessing.get_context("spawn")
+    kept = context.Lock()
+    here, there = context.Pipe()
+    child = context.Process(target=_make_one, args=(there,), daemon=True)
+    child.start()
+    names = [kept._semlock.name, here.recv()]
+    path = f"semaphores-{os.environ['RANK']}"
+    with open(f".{path}", "w") as file:
+        file.write(" ".join(name.lstrip("/") for name in names))
+    os.replace(f".{path}", path)
+    signal.pause()
+
+
+def _make_one(end: Any) -> None:
+    kept = multiprocessing.get_context("spawn").Lock()
+    end.send(kept._semlock.name)
+    signal.pause()

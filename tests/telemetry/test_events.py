@@ -130,7 +130,7 @@ def test_an_unknown_destination_names_those_there_are() -> None:
     assert caught.value.args == ("event destination 'nul': expected one of console, dynamic_rendezvous, null",)
 
 
-@pytest.mark.parametrize(("loglevel", "level"), [(None, logging.INFO), ("DEBUG", 10), ("ERROR", 40)])
+@pytest.mark.parametrize(("loglevel", "level"), [(None, logging.INFO), ("DEBUG", 10), ("error", 40)])
 def test_a_loggers_level_is_what_loglevel_says(
     monkeypatch: pytest.MonkeyPatch, loglevel: str | None, level: int
 ) -> None:

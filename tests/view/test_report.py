@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from ipyelastic.failures.record import exception_record
 from ipyelastic.terms.errors import ChildFailedError
 from ipyelastic.terms.failure import ExceptionRecord, FrameRecord, MemoryState, ProcessFailure
 from ipyelastic.view.report import describe, ranges, report
@@ -86,6 +87,15 @@ def test_syntax_error_is_placed_where_the_syntax_is_wrong() -> None:
         "SyntaxError", "builtins", "invalid syntax", (OURS,), syntax={"filename": "bad.py", "lineno": 5}
     )
     assert described(failure) == ["  what    SyntaxError: invalid syntax (bad.py, line 5)"]
+
+
+def test_place_of_a_syntax_error_is_told_once() -> None:
+    failure = failed()
+    try:
+        compile("x = (", "<string>", "exec")
+    except SyntaxError as error:
+        failure.exception = exception_record(error, lambda filename: "")
+    assert described(failure) == ["  what    SyntaxError: '(' was never closed (<string>, line 1)"]
 
 
 def test_error_file_of_torch_is_told_from_its_message() -> None:
@@ -263,7 +273,12 @@ def test_exit_codes_are_told(exitcode: int, likely: str) -> None:
         ("OSError", "builtins", "[Errno 28] No space left on device", "a disk is full: that of the log files, or one"),
         ("OSError", "builtins", "[Errno 27] File too large", "a limit on the size of files (`ulimit -f`)"),
         ("MemoryError", "builtins", "Unable to allocate 9 TiB", "this rank could not get the memory it asked for"),
-        ("EOFError", "builtins", "EOF when reading a line", "input() waits for a keyboard, and a rank has none"),
+        (
+            "EOFError",
+            "builtins",
+            "EOF when reading a line",
+            "input() found the end of stdin: nobody typed, or what was",
+        ),
         ("ModuleNotFoundError", "builtins", "No module named 'a.b'", "a.b is not installed in this kernel's environ"),
         (
             "TypeError",

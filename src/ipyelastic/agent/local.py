@@ -33,6 +33,7 @@ from .ranks import line_prefix, own_args, worker_environment
 from .restarts import why_not_restarted
 from .simple import SimpleElasticAgent
 from .spec import RunResult, WorkerGroup, WorkerSpec, WorkerState
+from .telling import Silent, Telling
 from .watching import Watching
 
 __all__ = ["LocalElasticAgent"]
@@ -63,6 +64,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
             ranks is started.
         each_tick: Ours: see Tail.
         on_started: Ours: called for every attempt when its ranks have been started.
+        telling: Ours: hears of waits for other agents and of new attempts.
 
     Attributes:
         attempts: One Attempt per start of the group, the last is the current or final one.
@@ -87,6 +89,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         on_paths: Callable[[dict[int, str], dict[int, str]], None] | None = None,
         each_tick: Callable[[], None] | None = None,
         on_started: Callable[[], None] | None = None,
+        telling: Telling | None = None,
     ) -> None:
         SimpleElasticAgent.__init__(self, spec, exit_barrier_timeout, shutdown_timeout)
         Watching.__init__(self, health_check_server, uninterruptible_state_timeout)
@@ -101,6 +104,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         self._settings = settings
         self._sink, self._is_output_complete, self._on_paths = sink, is_output_complete, on_paths
         self._each_tick, self._on_started = each_tick, on_started
+        self._telling = telling or Silent()
         self.attempts: list[Attempt] = []
         self._pcontext: PContext | None = None
         self._made: PContext | None = None  # the same, from before its start on
@@ -275,8 +279,10 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         return bool(self._why_not_restarted)
 
     def _tell_restart(self, reason: str) -> None:
+        event = RunRestarted(self._worker_group.spec.max_restarts - self._remaining_restarts, reason)
+        self._telling.restarting(event)
         if self._sink is not None:
-            self._sink(RunRestarted(self._worker_group.spec.max_restarts - self._remaining_restarts, reason))
+            self._sink(event)
 
     # ----------------------------------------------------------------------------------------------------------- ending
 

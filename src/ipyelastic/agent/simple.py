@@ -22,12 +22,13 @@ from typing import Any
 from ..process.signals import SignalException
 from ..telemetry.metrics import prof, put_metric
 from ..terms import env
-from ..terms.errors import RendezvousGracefulExitError
+from ..terms.errors import RendezvousGracefulExitError, first_line
 from . import barrier as store_util
 from .ranks import RoleInstanceInfo, assign, identical_workers
 from .recording import Recording
 from .restarts import Step, next_step, restart_reason
 from .spec import RunResult, Worker, WorkerGroup, WorkerSpec, WorkerState
+from .telling import Silent, Telling
 
 __all__ = ["DEFAULT_ROLE", "ElasticAgent", "SimpleElasticAgent"]
 
@@ -70,6 +71,8 @@ class SimpleElasticAgent(Recording, ElasticAgent):
 
     Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
     """
+
+    _telling: Telling = Silent()
 
     def __init__(self, spec: WorkerSpec, exit_barrier_timeout: float = 300, shutdown_timeout: int = 30) -> None:
         self._worker_group = WorkerGroup(spec)
@@ -122,11 +125,12 @@ class SimpleElasticAgent(Recording, ElasticAgent):
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
         """Meet the other agents; afterwards every worker knows its ranks. Raises what the handler raises."""
         spec = worker_group.spec
-        with self.record_duration("RENDEZVOUS"):
-            met = spec.rdzv_handler.next_rendezvous()
-        self._store = met.store
-        with self.record_duration("ASSIGN_WORKER_RANKS"):
-            workers = self._assign_worker_ranks(met.store, met.rank, met.world_size, spec)
+        with self._telling.waiting("meet", spec.rdzv_handler):
+            with self.record_duration("RENDEZVOUS"):
+                met = spec.rdzv_handler.next_rendezvous()
+            self._store = met.store
+            with self.record_duration("ASSIGN_WORKER_RANKS"):
+                workers = self._assign_worker_ranks(met.store, met.rank, met.world_size, spec)
         worker_group.workers, worker_group.store = workers, met.store
         worker_group.group_rank, worker_group.group_world_size = met.rank, met.world_size
         worker_group.master_addr = spec.master_addr or met.bootstrap_store_info.master_addr
@@ -257,7 +261,7 @@ class SimpleElasticAgent(Recording, ElasticAgent):
                 self._restart(restart_reason(result.failures))
             elif step is Step.RESTART_FREE:
                 logger.info("[%s] %s nodes wait to join: workers are started again", spec.role, waiting)
-                self._restart(f"{waiting} more node{'s' if waiting > 1 else ''} joined")
+                self._restart(f"{waiting} other node{'s' if waiting > 1 else ''} joined, or started again")
             elif step is Step.REFUSE:
                 raise Exception(f"[{spec.role}] Worker group in {result.state.name} state")
 
@@ -271,17 +275,20 @@ class SimpleElasticAgent(Recording, ElasticAgent):
         began = time.monotonic()
         self._in_exit_barrier = True
         try:
-            store_util.barrier(
-                store=self._store,
-                world_size=self._worker_group.group_world_size or 1,
-                key_prefix=_TERMINAL_STATE_SYNC_ID,
-                barrier_timeout=self._exit_barrier_timeout,
-            )
+            with self._telling.waiting("leave"):
+                store_util.barrier(
+                    store=self._store,
+                    world_size=self._worker_group.group_world_size or 1,
+                    key_prefix=_TERMINAL_STATE_SYNC_ID,
+                    barrier_timeout=self._exit_barrier_timeout,
+                )
         except SignalException as error:
             logger.warning("Got termination signal: %s", error.sigval)
             raise
-        except Exception:
-            logger.exception("Error waiting on exit barrier. Elapsed: %s seconds", time.monotonic() - began)
+        except Exception as error:
+            took_s, said = time.monotonic() - began, first_line(error)
+            logger.warning("waiting for the other agents to finish ended after %.0f s: %s", took_s, said)
+            logger.debug("what the exit barrier raised:", exc_info=True)
         finally:
             self._in_exit_barrier = False
 

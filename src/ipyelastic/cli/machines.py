@@ -1,6 +1,6 @@
 """`ipyelastic run --nnodes 2 ...`: this machine's part of a job that several machines make up.
 
-    run > [here] LaunchConfig > launcher/launch.elastic_launch > agent; torch's own rendezvous when it is installed
+    run > [here] LaunchConfig > launcher/launch.launch_agent > agent; torch's own rendezvous when it is installed
 
 Runs in: owner (a shell's process), main thread. Scripts run as torchrun runs them: a new Python for every rank.
 Other end: launcher/torchrun.py read the options; docs of torchrun say what they mean.
@@ -8,29 +8,36 @@ Other end: launcher/torchrun.py read the options; docs of torchrun say what they
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
-import tempfile
 from importlib.metadata import entry_points
 from typing import Any
 
 from ..devices.numa import AffinityMode, NumaOptions
 from ..engines.scripts import find_module, find_script
 from ..launcher.config import LaunchConfig
-from ..launcher.launch import elastic_launch
+from ..launcher.launch import launch_agent
 from ..launcher.options import RunOptions
 from ..launcher.torchrun import Command, JobOptions
+from ..output import retention
 from ..output.logs import DefaultLogsSpecs, LogsSpecs
 from ..process.signals import DEFAULT_SIGNALS, SignalException
+from ..rendezvous.torchs import torchs_module
 from ..terms import env
 from ..terms.errors import ChildFailedError, OptionError
 from ..terms.std import Std, to_map
 from .endings import exit_code, say, tell_failure
+from .kept_logs import keeps_logs, kept_words
+from .meeting import Meeting
 
 __all__ = ["run_on_machines"]
 
+logger = logging.getLogger("ipyelastic")
+
 _PREFIX = "[rank ${rank}] "
+_TORCHS = ("static", "c10d", "etcd", "etcd-v2")
 _DEFAULT_PORT = 29500  # torchrun's, for a static rendezvous
 _NOT_HERE = {"timeout_s": "--timeout", "seed": "--seed", "stop_signal": "--stop-signal"}
 
@@ -51,10 +58,23 @@ def run_on_machines(command: Command) -> int:
         os.environ[env.CUDA_VISIBLE_DEVICES] = ",".join(choice.names)
     if choice.nproc > 1:
         os.environ.setdefault(env.OMP_NUM_THREADS, "1")
-    logs, folder = _logs(options, job, choice.nproc)
     try:
-        elastic_launch(_config(options, job, choice.nproc, logs), program)(*args)
+        logs, folder = _logs(options, job, choice.nproc)
+    except OSError as error:
+        where, why = error.filename or options.log_dir or "the temp folder", error.strerror or error
+        raise OptionError(f"no log files in {where}: {why}; name another folder with --log-dir") from error
+    if keeps_logs(command):
+        say(kept_words(folder))
+    config = _config(options, job, choice.nproc, logs)
+    meeting = Meeting(config)
+    is_kept = True
+    try:
+        if job.rdzv_backend in _TORCHS:  # now: its import is no wait for others
+            _load_torch(f"--rdzv-backend {job.rdzv_backend}")
+        launch_agent(config, program, list(args), telling=meeting)
+        is_kept = keeps_logs(command)
     except ChildFailedError as error:
+        folder = getattr(logs, "run_log_dir", "") or folder
         tell_failure(error, max(choice.nproc * job.nnodes[0], 1 + max(error.failures)), folder)
         return exit_code(error)
     except SignalException as caught:
@@ -65,9 +85,32 @@ def run_on_machines(command: Command) -> int:
     except (ValueError, ImportError) as error:  # a backend that is not there, an endpoint that is missing
         raise OptionError(str(error)) from error
     except Exception as error:  # the agents could not meet, workers could not be started
-        say(f"{type(error).__name__}: {error}")
+        logger.debug("what ended the job:", exc_info=True)
+        say(meeting.words_of(error))
         return 1
+    finally:
+        run_folder = getattr(logs, "run_log_dir", "")
+        if is_kept and run_folder and options.log_dir is None:
+            retention.keep(run_folder)
     return 0
+
+
+def _load_torch(what: str) -> None:
+    """Import what the agents meet by, without its warnings: for a store that is gone, pages of C++ frames, which the
+    error that follows says in a sentence. LOGLEVEL=DEBUG leaves them.
+
+    Of this process only: ranks get the environment as it was. Raises ImportError when torch is not installed.
+    """
+    is_ours = env.TORCH_CPP_LOG_LEVEL not in os.environ and not logger.isEnabledFor(logging.DEBUG)
+    if is_ours:
+        os.environ[env.TORCH_CPP_LOG_LEVEL] = "FATAL"
+    try:
+        torchs_module("torch.distributed.elastic.rendezvous.registry", what)
+    finally:
+        if is_ours:
+            del os.environ[env.TORCH_CPP_LOG_LEVEL]
+    if not logger.isEnabledFor(logging.DEBUG):
+        logging.getLogger("torch.distributed.elastic.rendezvous.dynamic_rendezvous").setLevel(logging.ERROR)
 
 
 def _program(command: Command) -> tuple[str, tuple[str, ...]]:
@@ -93,7 +136,7 @@ def _logs(options: RunOptions, job: JobOptions, nproc: int) -> tuple[LogsSpecs, 
     else:
         redirects, kept = to_map(job.redirects, nproc), to_map(job.tee, nproc)
         tee = {rank: Std.ALL & ~(redirects[rank] & ~kept[rank]) for rank in range(nproc)}
-    folder = options.log_dir or tempfile.mkdtemp(prefix="ipyelastic_")
+    folder = options.log_dir or retention.owner_folder()
     made: Any = DefaultLogsSpecs
     if job.logs_specs:
         found = [point for point in entry_points(group="torchrun.logs_specs") if point.name == job.logs_specs]

@@ -8,11 +8,11 @@ Runs in: owner (a shell's process), main thread.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -20,16 +20,21 @@ from typing import Any, Literal
 from ..engines.cause import port_trouble
 from ..engines.run import Run
 from ..engines.scripts import check_script_options, find_module, find_script
+from ..failures.read import take_traceback
+from ..forkserver.handle import hand_on_stdin
 from ..launcher.grammar import HelpWanted
 from ..launcher.torchrun import Command, parse_command
+from ..output import retention
 from ..payload.program import Program
 from ..payload.script import Script
 from ..process.signals import DUMP_SIGNAL
 from ..terms import env
-from ..terms.errors import OptionError, RunStopped, RunTimedOut
+from ..terms.errors import ChildFailedError, OptionError, RunStopped, RunTimedOut
 from ..view.text import templated_prefix
 from .console import Console
 from .endings import WRONG_USAGE, exit_code, say, tell_failure
+from .kept_logs import keeps_logs, kept_words
+from .log_lines import log_lines
 from .machines import run_on_machines
 from .signals import HeardSignals
 
@@ -43,17 +48,26 @@ def run_command(words: Sequence[str]) -> int:
     """Obey `ipyelastic run WORDS`; returns the exit code."""
     try:
         command = parse_command(words, os.environ)
-        if not command.job.is_one_machine:
-            return run_on_machines(command)
-        entrypoint = _entrypoint(command)
-        options, notes = _fitted(command)
-        return _Waiting(dataclasses.replace(command, options=options), entrypoint, notes).run()
+        with log_lines():
+            return _run(command)
     except HelpWanted as wanted:
         print(wanted, end="")
         return 0
     except OptionError as error:
         say(str(error))
         return WRONG_USAGE
+
+
+def _run(command: Command) -> int:
+    if not command.job.is_one_machine:
+        code = run_on_machines(command)
+    else:
+        entrypoint = _entrypoint(command)
+        options, notes = _fitted(command)
+        code = _Waiting(dataclasses.replace(command, options=options), entrypoint, notes).run()
+    with contextlib.suppress(OSError):  # a temp folder that cannot be read has nothing to sweep
+        retention.sweep()
+    return code
 
 
 def _entrypoint(command: Command) -> Script | Program:
@@ -76,17 +90,17 @@ def _program(name: str, args: tuple[str, ...]) -> Program:
 
 def _fitted(command: Command) -> tuple[Any, list[str]]:
     """The options as they suit a command line, and notes for the person."""
-    options, job, notes = command.options, command.job, []
+    options = command.options
+    notes: list[str] = []
     if options.ui == "panel":
         raise OptionError("--ui panel: there is no page here; expected text or none")
     if options.start_method == "fork":
         # torchrun starts scripts as programs, whatever method it is given.
         options = dataclasses.replace(options, start_method="forkserver")
     check_script_options(options)
-    if options.log_dir is None and (job.redirects or job.tee):
-        folder = tempfile.mkdtemp(prefix="ipyelastic_")
-        options = dataclasses.replace(options, log_dir=folder)
-        notes.append(f"log files are kept in {folder}")
+    if keeps_logs(command):
+        with contextlib.suppress(OSError):  # the launch says it with what to do
+            notes.append(kept_words(retention.owner_folder()))
     return options, notes
 
 
@@ -116,12 +130,15 @@ class _Waiting:
             error = run.exception()
             self._console.close(lambda: self._words.put("written"))
             self._drain()
+            if keeps_logs(command) and run.log_dir:
+                retention.keep(run.log_dir)
             if error is not None:
                 self._tell(run, error)
             return self._exit_code(error)
 
     def _started(self) -> Run[Any]:
         command, job = self._command, self._command.job
+        hand_on_stdin()
         is_named = job.rdzv_id not in ("", "none") and not job.is_standalone
         rendezvous = ("127.0.0.1", 0)
         if not job.is_standalone:
@@ -174,6 +191,9 @@ class _Waiting:
     def _tell(self, run: Run[Any], error: BaseException) -> None:
         if isinstance(error, RunStopped) and not isinstance(error, RunTimedOut):
             return  # its reason was told when it came
+        if self._command.job.is_program and isinstance(error, ChildFailedError):
+            for failure in error.failures.values():
+                take_traceback(failure, failure.stderr_path)
         port = self._command.job.master_port
         if port and (trouble := port_trouble(error)):
             say(f"--master-port {port}: this port {trouble}; leave it out for one that is free")

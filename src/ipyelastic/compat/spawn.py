@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import os
+import signal
+import time
+import warnings
+
 from ..contexts import spawn as _spawn
 from ..contexts.spawn import (
     ENV_VAR_PARALLEL_START,
@@ -10,6 +17,7 @@ from ..contexts.spawn import (
     ProcessExitedException,
     ProcessRaisedException,
     SpawnContext,
+    log,
     spawn,
     start_processes,
 )
@@ -24,6 +32,25 @@ __all__ = [
     "SpawnContext",
     "spawn",
     "start_processes",
+    "log",
+    "logging",
+    "multiprocessing",
+    "os",
+    "signal",
+    "time",
+    "warnings",
 ]
 
-face(__name__, {"ProcessContext": [_spawn], "start_processes": [_spawn]})
+face(
+    __name__,
+    {
+        "ProcessContext": [_spawn],
+        "log": [_spawn],
+        "multiprocessing": [_spawn],
+        "os": [_spawn],
+        "signal": [_spawn],
+        "start_processes": [_spawn],
+        "time": [_spawn],
+        "warnings": [_spawn],
+    },
+)

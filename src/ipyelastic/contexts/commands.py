@@ -49,8 +49,8 @@ class SubprocessContext(PContext):
 
     Args:
         numa_options: Bind each to the CPUs near its GPU.
-        settings: Of these, `policy.grace_s`, `policy.stop_signal`, `signals`, `sink`, `global_ranks` and `attempt`
-            mean something to programs.
+        settings: Of these, `policy.grace_s`, `policy.stop_signal`, `signals`, `sink`, `global_ranks`, `attempt` and
+            `logs_failure` mean something to programs.
         name, entrypoint, args, envs, logs_specs, log_line_prefixes, duplicate_stdout_filters, duplicate_stderr_filters:
             See PContext.
 
@@ -169,7 +169,7 @@ class SubprocessContext(PContext):
         # Looked at again: those that we ended are failures with their signal, as torch has it.
         self._capture_ended()
         result = RunProcsResult(failures=dict(self._failures), stdouts=self.stdouts, stderrs=self.stderrs)
-        if result.is_failed():
+        if result.is_failed() and self._settings.logs_failure:
             first = min(result.failures.values(), key=lambda failure: (failure.is_stopped, failure.timestamp_ns))
             logger.error(
                 "failed (exitcode: %s) local_rank: %s (pid: %s) of binary: %s",
@@ -178,7 +178,7 @@ class SubprocessContext(PContext):
                 first.pid,
                 self.entrypoint,
             )
-        else:
+        if not result.is_failed():
             result.return_values = dict.fromkeys(range(self.nprocs))
         self._result = result
         return result

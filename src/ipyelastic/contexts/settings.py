@@ -29,7 +29,8 @@ class RankSettings:
     None: as TORCHELASTIC_SIGNALS_TO_HANDLE says. `is_torchs`: the caller uses torch's names and wants torch's rules:
     `sys.exit(0)` is no value, and only failures that nobody asked for are listed.
     `gpus_of_all`: CUDA_VISIBLE_DEVICES as a whole where each rank's own has its GPU only (virtual local ranks): NUMA
-    binding counts in it.
+    binding counts in it. `logs_failure`: how the first failed program ended is logged as an error, as torch has it;
+    False: whoever waits for the job tells it.
     """
 
     base_env: Mapping[str, str] | None = None
@@ -42,3 +43,4 @@ class RankSettings:
     gpus_of_all: str | None = None
     signals: str | None = ""
     is_torchs: bool = False
+    logs_failure: bool = True

@@ -24,6 +24,7 @@ from ..contexts.settings import RankSettings
 from ..devices import gpu_claims
 from ..devices.gpus import has_accelerator, visible_gpu_count, visible_gpus
 from ..devices.numa import AffinityMode, NumaOptions, check_numa_binding
+from ..forkserver.cost import spares_for
 from ..launcher.gpu_choice import GpuChoice, lock_folder
 from ..launcher.options import RunOptions
 from ..output import retention
@@ -80,6 +81,7 @@ class LocalEngine:
         on_started: Callable[[], None],
     ) -> None:
         self._plan, self._sink, self._on_paths = plan, sink, on_paths
+        spares_for(plan.nproc)  # a value that is none is refused here, before anything runs
         self.is_log_dir_ours = plan.options.log_dir is None
         self.logs = _logs_below(plan.options.log_dir, plan.ready)
         self.paths: tuple[dict[int, str], dict[int, str]] = ({}, {})

@@ -422,6 +422,8 @@ class Run(concurrent.futures.Future[Results[T]], Generic[T]):
     def stop(self, grace_s: float | None = None, *, signum: int | None = None) -> None:
         """Ask every rank to end, kill what is left after the grace. Returns at once; `wait()` waits.
 
+        A run with a rank that had failed by itself before stays `failed`: that is how it ended, whoever asked later.
+
         Args:
             grace_s: Seconds between the two; None: the option `grace`.
             signum: How they are asked this once, a signal's number; None: the option `stop_signal`.

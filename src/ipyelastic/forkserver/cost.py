@@ -26,7 +26,7 @@ def spares_for(nprocs: int) -> int:
     if not asked:
         return min(nprocs, max(_MOST, os.cpu_count() or 1))
     if not asked.isdecimal():
-        raise OptionError(f"{env.SPARES}={asked!r}: expected how many ranks to fork ahead, 0 for none")
+        raise OptionError(f"{env.SPARES}={asked!r}: expected how many ranks to fork ahead: a whole number, 0 for none")
     return int(asked)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from .. import worker
 from ..payload.delivery import CallFds, read_head
 from ..process.orphans import children_of, environment_has, is_zombie_or_gone, session_of
+from ..process.semaphores import remove_semaphores
 from ..process.signals import DUMP_SIGNAL
 from ..process.stop import kill_group, send
 from ..terms import env
@@ -274,6 +275,7 @@ class Group:
 
     def _end(self) -> None:
         left = self._strays()
+        remove_semaphores(self.run_mark)
         self.is_ended = True
         self._give_up_at = None
         os.close(self._status)

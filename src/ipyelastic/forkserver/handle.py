@@ -27,7 +27,7 @@ from ..terms.errors import ServerError
 from .handover import Handover
 from .preload import file_state, file_states
 
-__all__ = ["ServerProcess", "close_in_children", "python_command", "import_environment"]
+__all__ = ["ServerProcess", "close_in_children", "hand_on_stdin", "python_command", "import_environment"]
 
 NO_RUN = "0" * 8  # the run number in a server's own mark; every mark has the same length
 _MAX_MESSAGE = 1 << 16
@@ -55,6 +55,17 @@ if hasattr(os, "register_at_fork"):
 def close_in_children(end: socket.socket) -> None:
     """Have a socket of ours closed in every child that this process forks without exec."""
     _sockets.add(end)
+
+
+_ranks_stdin: int | None = subprocess.DEVNULL
+
+
+def hand_on_stdin() -> None:
+    """Have servers that are started from now on, and so their ranks, read what this process reads. For a command, whose
+    process is its own; else ranks read the null device."""
+    global _ranks_stdin
+    if sys.stdin is not None:  # `<&-`: the number may be anything of ours by now
+        _ranks_stdin = None
 
 
 class ServerProcess:
@@ -87,7 +98,7 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [*command, str(there.fileno()), str(os.getpid())],
                 pass_fds=[there.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=_ranks_stdin,
                 stdout=self._errors,
                 stderr=self._errors,
                 env=child_env,

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..agent.local import LocalElasticAgent
 from ..agent.spec import RunResult, WorkerSpec
+from ..agent.telling import Silent, Telling
 from ..contexts.settings import RankSettings
 from ..output import retention
 from ..output.logs import DefaultLogsSpecs
@@ -28,7 +29,7 @@ from ..rendezvous import choose as rdzv_registry
 from ..rendezvous.endpoint import parse_rendezvous_endpoint
 from ..rendezvous.handler import RendezvousHandler, RendezvousParameters
 from ..telemetry import events, metrics
-from ..terms.errors import ChildFailedError
+from ..terms.errors import ChildFailedError, first_line
 from .config import LaunchConfig
 
 __all__ = ["elastic_launch", "launch_agent"]
@@ -78,6 +79,8 @@ def launch_agent(
     entrypoint: Callable[..., Any] | str | None,
     args: list[Any],
     health_check_server: Any = None,
+    *,
+    telling: Telling | None = None,
 ) -> dict[int, Any]:
     """Run this node's workers to the job's end.
 
@@ -86,6 +89,7 @@ def launch_agent(
         entrypoint: A function, or a program's path.
         args: Its arguments, the same for every worker; in texts `${local_rank}` is replaced.
         health_check_server: Somebody's own, stopped with the run.
+        telling: Ours: hears of waits for other agents and of new attempts.
 
     Returns:
         `{global rank: value}` of this node's workers; for programs `{global rank: None}`.
@@ -115,7 +119,8 @@ def launch_agent(
         **config.rdzv_configs,
     )
     master_addr, master_port = _get_addr_and_port(parameters)
-    rdzv_handler = rdzv_registry.get_rendezvous_handler(parameters)
+    with (telling or Silent()).waiting("reach"):
+        rdzv_handler = rdzv_registry.get_rendezvous_handler(parameters)
     agent: LocalElasticAgent | None = None
     is_signalled = False
     with ExitStack() as undo:
@@ -151,7 +156,8 @@ def launch_agent(
                 log_line_prefix_template=config.log_line_prefix_template,
                 shutdown_timeout=config.shutdown_timeout,
                 health_check_server=health_check_server,
-                settings=RankSettings(signals=config.signals_to_handle, is_torchs=True),
+                settings=RankSettings(signals=config.signals_to_handle, is_torchs=True, logs_failure=telling is None),
+                telling=telling,
             )
             metrics.initialize_metrics(metrics.MetricsConfig(config.metrics_cfg))
             result = agent.run()
@@ -190,8 +196,9 @@ def _shut_down(rdzv_handler: RendezvousHandler, is_signalled: bool) -> None:
         return
     try:
         rdzv_handler.shutdown()
-    except Exception:  # how the workers ended matters more (SEEDS section 18, 11)
-        logger.exception("the rendezvous could not be shut down")
+    except Exception as error:  # how the workers ended matters more (SEEDS section 18, 11)
+        logger.error("the rendezvous could not be shut down: %s", first_line(error))
+        logger.debug("what its shutdown raised:", exc_info=True)
 
 
 def _backend(config: LaunchConfig) -> str:

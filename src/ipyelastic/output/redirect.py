@@ -20,8 +20,8 @@ def point_streams(stdout: str, stderr: str) -> None:
         stdout: Path, truncated; empty: left as it is.
         stderr: Likewise; may be the same file.
 
-    Python's text streams are UTF-8 and line-buffered afterwards, whatever they were before. In a process where this was
-    called before they are the same objects, if nobody has replaced them.
+    Python's text streams are UTF-8 and line-buffered afterwards, whatever they were before; stdin is descriptor 0. In a
+    process where this was called before they are the same objects, if nobody has replaced them.
     Raises `OSError` when a file cannot be opened.
     """
     for name, fd, path in (("stdout", 1, stdout), ("stderr", 2, stderr)):
@@ -38,7 +38,7 @@ def point_streams(stdout: str, stderr: str) -> None:
         if path:  # what it has found out about its file (can one seek in it?) is true of any other
             _ours[name] = os.getpid(), id(made)
     if _ours.get("stdin") != (os.getpid(), id(sys.stdin)):
-        sys.stdin = sys.__stdin__ = open(os.devnull, encoding="utf-8")  # type: ignore[misc]
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
         _ours["stdin"] = os.getpid(), id(sys.stdin)
 
 

@@ -17,7 +17,7 @@ import time
 
 from ..terms import env
 
-__all__ = ["owner_folder", "mark_failed", "sweep"]
+__all__ = ["owner_folder", "keep", "mark_failed", "sweep"]
 
 KEEP_FAILED_S = 7 * 24 * 3600.0
 _MARKER = ".ipyelastic-owner"
@@ -59,6 +59,11 @@ def mark_failed(run_folder: str) -> None:
             pass
     except OSError:
         pass  # the folder is gone or full: there is nothing worth keeping
+
+
+def keep(run_folder: str) -> None:
+    """Keep this run's folder as long as that of a failed one: its log files were asked for."""
+    mark_failed(run_folder)
 
 
 def _at_exit() -> None:

@@ -19,6 +19,7 @@ import types
 from typing import TypedDict
 
 from ..terms import env
+from .asking import teach_asking
 from .at_import import when_imported
 from .display import teach_libraries, use_backend
 from .inspection import teach_inspect
@@ -83,8 +84,7 @@ def settle(*, is_fresh_main: bool) -> None:
     teach_libraries()
     teach_inspect(inspect)
     when_imported({"multiprocessing.process": _start_children_here, "multiprocessing.reduction": _carry_by_value})
-    builtins.input = _no_input
-    sys.breakpointhook = _no_breakpoint
+    teach_asking()
 
 
 def make_ready() -> None:
@@ -96,22 +96,19 @@ def make_ready() -> None:
 
 
 def _start_children_here(process: types.ModuleType) -> None:
-    """Python's own start methods take this folder for the empty entry of `sys.path`; the fork server's is `/`."""
+    """Python's own start methods take this folder for the empty entry of `sys.path`; the fork server's is `/`.
+
+    Named semaphores have the run's mark in their names, those of the rank's children too.
+    """
     with contextlib.suppress(OSError):
         process.ORIGINAL_DIR = os.getcwd()  # type: ignore[attr-defined]
+    # A rank that is killed takes along what would have removed its named semaphores: process/semaphores.py knows them.
+    config = getattr(process.current_process(), "_config", None)
+    if isinstance(config, dict) and sys.platform == "linux":  # macOS takes 31 characters
+        config["semprefix"] = f"/{env.semaphore_prefix(os.environ.get(env.RUN_MARK, ''))[:-1]}"
 
 
 def _carry_by_value(reduction: types.ModuleType) -> None:
     from .family import carry_by_value
 
     carry_by_value(reduction)
-
-
-def _no_input(prompt: object = "", /) -> str:
-    raise EOFError(
-        "input() has nobody to ask inside a rank: pass the value in as a notebook variable, or use --engine here"
-    )
-
-
-def _no_breakpoint(*args: object, **kwargs: object) -> None:
-    raise RuntimeError("breakpoint() has no terminal inside a rank: print, or use --engine here")

@@ -13,10 +13,10 @@ from __future__ import annotations
 import base64
 import os
 import sys
-import types
 from typing import Any
 
 from ..terms import env
+from .asking import teach_getpass
 from .at_import import when_imported
 
 __all__ = ["display", "teach_libraries", "use_backend", "show_open_figures"]
@@ -160,7 +160,7 @@ def teach_libraries() -> None:
             "matplotlib.figure": _teach_figures,
             "IPython.core.display_functions": _teach_ipython,
             "tqdm.notebook": _teach_tqdm,
-            "getpass": _teach_getpass,
+            "getpass": teach_getpass,
         }
     )
 
@@ -210,12 +210,3 @@ def _teach_tqdm(notebook: Any) -> None:
         plain(self, *args, **kwargs)
 
     bar.__init__ = __init__
-
-
-def _teach_getpass(module: types.ModuleType) -> None:
-    def getpass(prompt: str = "Password: ", stream: Any = None, **_: Any) -> str:
-        raise EOFError(
-            "getpass() has nobody to ask inside a rank: pass the value in as a notebook variable, or use --engine here"
-        )
-
-    vars(module)["getpass"] = getpass

@@ -22,6 +22,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from ..terms import env
+from .asking import in_a_script
 
 __all__ = ["Script"]
 
@@ -47,6 +48,7 @@ class Script:
         self.__name__ = (os.path.basename(target.rstrip("/")) or target) if path else target
 
     def __call__(self) -> None:
+        in_a_script()
         main = ModuleType("__main__")
         vars(main).update(__builtins__=builtins, __file__=None, __cached__=None)
         sys.modules["__main__"] = main

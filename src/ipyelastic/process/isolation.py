@@ -13,9 +13,10 @@ __all__ = ["isolate", "carry_mark"]
 
 
 def isolate(keep: Sequence[int], *, has_owners_objects: bool = False) -> None:
-    """Leave the parent's session, signals and descriptors behind; stdin becomes the null device.
+    """Leave the parent's session, signals and descriptors behind.
 
-    `has_owners_objects`: this process was forked from the owner's memory.
+    A fork server's stdin stays: it is what its ranks are to read (forkserver/handle.py), as a rule the null device.
+    `has_owners_objects`: this process was forked from the owner's memory; its stdin becomes the null device.
     """
     signal.set_wakeup_fd(-1)
     for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
@@ -30,9 +31,10 @@ def isolate(keep: Sequence[int], *, has_owners_objects: bool = False) -> None:
             os.closerange(last + 1, fd)
             last = fd
         os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.close(null)
+    if has_owners_objects:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.close(null)
 
 
 def _block(keep: Sequence[int]) -> bool:

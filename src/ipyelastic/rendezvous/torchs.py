@@ -24,10 +24,19 @@ from typing import Any
 from ..terms import errors
 from .handler import RendezvousHandler, RendezvousInfo, RendezvousParameters, RendezvousStoreInfo, Store
 
-__all__ = ["TorchRendezvous", "as_ours", "create_handler", "tcp_store", "torchs_module", "translated_errors"]
+__all__ = [
+    "TorchRendezvous",
+    "as_ours",
+    "create_handler",
+    "is_store_error",
+    "tcp_store",
+    "torchs_module",
+    "translated_errors",
+]
 
 _API = "torch.distributed.elastic.rendezvous.api"
 _OF_ETCD = ("etcd", "etcd-v2")
+_STORE_ERRORS = ("DistNetworkError", "DistStoreError")
 _OURS = {
     name: getattr(errors, name)
     for name in (
@@ -88,6 +97,12 @@ class TorchRendezvous(RendezvousHandler):
         """How many nodes came after it was complete."""
         with translated_errors():
             return int(self._handler.num_nodes_waiting())
+
+    def nodes_here(self) -> int | None:
+        """How many nodes have come to the round that goes on, as last heard; None: this handler does not tell."""
+        holder = getattr(self._handler, "_state_holder", None)  # torch 2.13's dynamic handler keeps it there
+        came = getattr(getattr(holder, "state", None), "participants", None)
+        return len(came) if came is not None else None
 
     def get_run_id(self) -> str:
         """The run's id."""
@@ -163,6 +178,13 @@ def tcp_store(host: str, port: int, run_id: str, is_master: bool, timeout_s: flo
         ) from error
     prefixed: Store = torchs.PrefixStore(run_id, store)
     return prefixed
+
+
+def is_store_error(error: BaseException) -> bool:
+    """Whether the agents' common store could not be reached, or answered no more."""
+    return isinstance(error, errors.RendezvousConnectionError) or any(
+        kind.__module__.startswith("torch") and kind.__name__ in _STORE_ERRORS for kind in type(error).__mro__
+    )
 
 
 def torchs_module(name: str, what: str) -> Any:

@@ -207,7 +207,7 @@ def _get_or_create_logger(destination: str = "null") -> logging.Logger:
         logger = logging.getLogger(f"torchelastic-events-{destination}")
         level = os.environ.get(env.LOGLEVEL, "INFO")
         try:
-            logger.setLevel(level)
+            logger.setLevel(level.upper())
         except ValueError:
             raise ValueError(f"{env.LOGLEVEL}={level!r}: expected a level such as INFO or WARNING") from None
         logger.propagate = False  # the root's handlers show a program's own words

@@ -47,6 +47,7 @@ WORKER_SERVER_SOCKET = "TORCH_WORKER_SERVER_SOCKET"
 # Read by the parent.
 SIGNALS_TO_HANDLE = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 LOGLEVEL = "LOGLEVEL"
+TORCH_CPP_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 TORCHRUN_DEFAULT_PREFIX = "PET_"
 """With a torchrun option's name in capitals (`PET_NPROC_PER_NODE`) the default of that option on the command line."""
 LOG_LINE_PREFIX_TEMPLATE = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
@@ -73,6 +74,12 @@ RUN_ROOT = "IPYELASTIC_RUN_ROOT"
 SPARES = "IPYELASTIC_SPARES"
 """How many ranks a fork server forks ahead; 0: none. Default: as many as the last launch used, at most the larger of 8
 and the CPU count. Read in the owner at each launch."""
+
+
+def semaphore_prefix(run_mark: str) -> str:
+    """What the names of multiprocessing's semaphores begin with in ranks of one run, and in their children."""
+    return f"mp-{run_mark}-"
+
 
 _READ_AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "NUMEXPR_", "LD_", "PYTHON", "TORCH_LOGS", "MALLOC_")
 

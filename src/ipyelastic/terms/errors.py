@@ -352,3 +352,9 @@ def nearest(value: str, known: Sequence[str]) -> str:
 
     close = difflib.get_close_matches(value, known, n=1)
     return f", did you mean {close[0]}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """An error's name and the first line of its text: below it torch's C++ errors carry a page of frames."""
+    said = str(error).strip()
+    return f"{type(error).__name__}: {said.splitlines()[0]}" if said else type(error).__name__

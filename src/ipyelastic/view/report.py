@@ -202,10 +202,13 @@ def _raised(failure: ProcessFailure) -> _Raised | None:
         is_plain = record.module in ("builtins", "__main__", "")
         frames = [frame for frame in record.frames if not frame.is_internal]
         last = frames[-1] if frames else None
+        place = _place_of_syntax_error(record.syntax, frames)
+        # The text of a SyntaxError ends with its place; once is enough.
+        message = str((record.syntax or {}).get("msg") or record.message) if place else record.message
         return _Raised(
             record.type_name if is_plain else f"{record.module}.{record.type_name}",
-            record.message,
-            _place_of_syntax_error(record.syntax, frames) or (_place(last) if last else ""),
+            message,
+            place or (_place(last) if last else ""),
             last is None or _place(last).startswith("Cell In["),
         )
     # A file that torch's own `record` wrote, or one that cannot be read: text is all there is.
@@ -382,7 +385,7 @@ _KNOWN = (  # (what to find in `type: message`, likely, do), the special before 
     ),
     (
         r"^EOFError: EOF when reading a line",
-        "input() waits for a keyboard, and a rank has none",
+        "input() found the end of stdin: nobody typed, or what was piped in had been read",
         "ask before the run, and use the answer in it",
     ),
 )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import traceback
+
 from ...telemetry import events as _events
 from ...telemetry.events import (
     Event,
@@ -33,6 +38,10 @@ __all__ = [
     "handlers",
     "_events_loggers",
     "_get_or_create_logger",
+    "logging",
+    "os",
+    "socket",
+    "traceback",
 ]
 
 face(
@@ -42,7 +51,11 @@ face(
         "_get_or_create_logger": [_events],
         "construct_and_record_rdzv_event": [_events],
         "get_logging_handler": [_events],
+        "logging": [_events],
+        "os": [_events],
         "record": [_events],
         "record_rdzv_event": [_events],
+        "socket": [_events],
+        "traceback": [_events],
     },
 )

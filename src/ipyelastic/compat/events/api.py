@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from ...telemetry.events import Event, EventMetadataValue, EventSource, NodeState, RdzvEvent
 
-__all__ = ["EventSource", "Event", "NodeState", "RdzvEvent", "EventMetadataValue"]
+__all__ = [
+    "EventSource",
+    "Event",
+    "NodeState",
+    "RdzvEvent",
+    "EventMetadataValue",
+    "json",
+]

@@ -17,6 +17,7 @@ from ...output.logs import DefaultLogsSpecs, LogsSpecs
 from ...process.signals import SignalException
 from ...rendezvous.endpoint import parse_rendezvous_endpoint
 from ...rendezvous.handler import RendezvousParameters
+from ...telemetry.health_check import HealthCheckServer, create_healthcheck_server
 from ...terms import env as _env
 from ...terms.errors import ChildFailedError
 from .. import events, metrics
@@ -49,6 +50,8 @@ __all__ = [
     "rdzv_registry",
     "sys",
     "uuid",
+    "HealthCheckServer",
+    "create_healthcheck_server",
 ]
 
 TORCHELASTIC_HEALTH_CHECK_PORT = _env.HEALTH_CHECK_PORT

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from ...contexts import start as _start
 from ...contexts.start import start_processes
+from ...devices.numa import NumaOptions
 from .._face import face
+from ..utils.logging import get_logger
 from . import api as api
+from . import errors as errors
+from . import redirects as redirects
+from . import subprocess_handler as subprocess_handler
+from . import tail_log as tail_log
 from .api import (
     DefaultLogsSpecs,
     LogsDest,
@@ -35,6 +41,8 @@ __all__ = [
     "SubprocessContext",
     "to_map",
     "_validate_full_rank",
+    "NumaOptions",
+    "get_logger",
 ]
 
 face(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
+import time
 
 from ...contexts import base as _base
 from ...contexts import commands as _commands
@@ -20,7 +27,9 @@ from ...contexts.commands import SubprocessContext
 from ...contexts.functions import MultiprocessContext
 from ...contexts.program import SubprocessHandler, get_subprocess_handler
 from ...contexts.wrap import _wrap
+from ...devices.numa import NumaOptions, _maybe_wrap_with_numa_binding
 from ...failures.handler import record
+from ...output import logs as _logs
 from ...output.logs import DefaultLogsSpecs, LogsDest, LogsSpecs
 from ...output.std_redirect import get_std_cm, redirect_stderr, redirect_stdout
 from ...output.tail_log import TailLog
@@ -59,6 +68,15 @@ __all__ = [
     "_terminate_process_handler",
     "_validate_full_rank",
     "_wrap",
+    "NumaOptions",
+    "_maybe_wrap_with_numa_binding",
+    "logging",
+    "os",
+    "re",
+    "shutil",
+    "subprocess",
+    "tempfile",
+    "time",
 ]
 
 IS_MACOS = sys.platform == "darwin"
@@ -66,7 +84,13 @@ IS_MACOS = sys.platform == "darwin"
 face(
     __name__,
     {
+        "_maybe_wrap_with_numa_binding": [_functions],
+        "os": [_logs, _signals],
+        "shutil": [_logs],
+        "subprocess": [_commands],
+        "tempfile": [_logs],
         "threading": [_base, _signals],
+        "time": [_base],
         "signal": [_base, _signals],
         "logger": [_base, _commands, _functions, _signals],
         "IS_WINDOWS": [_base],

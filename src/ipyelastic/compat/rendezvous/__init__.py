@@ -19,7 +19,7 @@ What differs on purpose, and from what torch 2.13 does:
 
 from __future__ import annotations
 
-from . import api, registry
+from . import api, dynamic_rendezvous, registry, utils
 from .api import (
     RendezvousClosedError,
     RendezvousConnectionError,
@@ -35,6 +35,7 @@ from .api import (
     RendezvousTimeoutError,
     rendezvous_handler_registry,
 )
+from .registry import _register_default_handlers, _register_out_of_tree_handlers
 
 __all__ = [
     "RendezvousClosedError",
@@ -50,6 +51,10 @@ __all__ = [
     "RendezvousStoreInfo",
     "RendezvousTimeoutError",
     "api",
+    "dynamic_rendezvous",
     "registry",
     "rendezvous_handler_registry",
+    "utils",
+    "_register_default_handlers",
+    "_register_out_of_tree_handlers",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import abc
+import logging
+import threading
 import time
 
 from ...timer import countdown as _countdown
@@ -10,6 +13,18 @@ from ...timer.countdown import TimerClient, TimerRequest, configure, expires, lo
 from ...timer.watchdog import RequestQueue, TimerServer
 from .._face import face
 
-__all__ = ["TimerRequest", "TimerClient", "RequestQueue", "TimerServer", "configure", "expires", "logger", "time"]
+__all__ = [
+    "TimerRequest",
+    "TimerClient",
+    "RequestQueue",
+    "TimerServer",
+    "configure",
+    "expires",
+    "logger",
+    "time",
+    "abc",
+    "logging",
+    "threading",
+]
 
 face(__name__, {"logger": [_countdown, _watchdog], "time": [_countdown, _watchdog]})

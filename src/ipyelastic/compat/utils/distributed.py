@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from contextlib import closing
 from typing import Any
 
 from ...rendezvous.torchs import torchs_module
 from .api import get_socket_with_port
+from .logging import get_logger
 
-__all__ = ["create_c10d_store", "get_free_port", "get_socket_with_port"]
+__all__ = [
+    "create_c10d_store",
+    "get_free_port",
+    "get_socket_with_port",
+    "get_logger",
+    "logger",
+    "os",
+    "socket",
+]
+
+logger = get_logger(__name__)
 
 
 def get_free_port() -> int:

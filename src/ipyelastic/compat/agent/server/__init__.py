@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import api as api
+from . import health_check_server as health_check_server
 from . import local_elastic_agent as local_elastic_agent
 from .api import (
     ElasticAgent,
