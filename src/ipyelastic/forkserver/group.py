@@ -25,7 +25,7 @@ from typing import Any
 from .. import worker
 from ..payload.call import load_call
 from ..process.orphans import children_of, environment_has, is_zombie_or_gone, session_of
-from ..process.signals import DUMP_SIGNAL
+from ..process.signals import DUMP_SIGNAL, NO_SIGPIPE
 from ..process.stop import kill_group, send
 from ..terms import env
 from .fork import fork_into
@@ -295,7 +295,7 @@ class Group:
         """Send what waits. An owner that has gone takes it with it."""
         while self._unsent:
             try:
-                self.channel.send(self._unsent[0])
+                self.channel.send(self._unsent[0], NO_SIGPIPE)
             except BlockingIOError:
                 return
             except OSError:

@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..process.signals import NO_SIGPIPE
 from ..terms import env
 from ..terms.errors import ServerError
 from .preload import file_state, file_states
@@ -111,9 +112,9 @@ class ServerProcess:
         try:
             with self._lock:
                 if fds:
-                    socket.send_fds(self.control, [data], list(fds))
+                    socket.send_fds(self.control, [data], list(fds), NO_SIGPIPE)
                 else:
-                    self.control.send(data)
+                    self.control.send(data, NO_SIGPIPE)
         except OSError as error:
             raise ServerError(self.death()) from error
 

@@ -25,7 +25,7 @@ from typing import Any
 import cloudpickle
 import cloudpickle.cloudpickle as machinery
 
-from . import pickling, sources
+from . import pickling, reductions, sources
 
 __all__ = ["reduce_for_child", "carry_by_value"]
 
@@ -70,8 +70,9 @@ def reduce_for_child(pickler: Any, obj: Any) -> Any:
         if _is_found(obj) and (_has_file() or not (_is_guest or _spawner_pid == os.getpid())):
             return NotImplemented
         return _by_value(pickler, obj)
-    if kind is pickling._LRU_CACHE and not machinery._should_pickle_by_reference(obj.__wrapped__):
-        return pickling._reduced_cache(obj)
+    special = None if isinstance(obj, BaseException) else reductions.reduced(obj)
+    if special is not None:
+        return special
     part = _PARTS.get(kind)
     return NotImplemented if part is None or kind in pickler.dispatch_table else part(obj)
 
@@ -96,7 +97,10 @@ def _by_value(pickler: Any, obj: Any) -> Any:
     except AttributeError:
         cloud, main = pickler._ipyelastic = cloudpickle.CloudPickler(io.BytesIO()), _Main()
         cloud.globals_ref[id(pickling.main_globals())] = main
-    reduced = cloud.reducer_override(obj)
+    special = reductions.reduced(obj)
+    if special is not None:
+        return special
+    reduced = reductions.class_reduced(obj, cloud.reducer_override(obj))
     if not isinstance(reduced, tuple) or len(reduced) != 6:
         return reduced
     if isinstance(obj, type):
