@@ -211,6 +211,15 @@ def test_logging_set_up_in_the_notebook_is_not_in_the_way(kernel: Kernel) -> Non
     assert "said" in result.out
 
 
+def test_logging_at_info_shows_the_notebooks_own_words_only(kernel: Kernel) -> None:
+    kernel.run("import logging\nlogging.basicConfig(force=True, level='INFO')")
+    try:
+        result = kernel.run("%%elastic_run -n 2\nprint('out')")
+        assert sorted(result.out.splitlines()) == ["[rank 0] out", "[rank 1] out"]
+    finally:
+        kernel.run("logging.basicConfig(force=True, level='WARNING')")
+
+
 def test_kernels_own_options_are_not_the_ranks(kernel: Kernel, ranks: Ranks) -> None:
     argv = kernel.value("__import__('sys').argv")
     assert len(argv) > 1
