@@ -127,6 +127,24 @@ def test_random_numbers_differ_between_ranks_and_runs(kernel: Kernel, ranks: Ran
     assert len({second for _, second in drawn}) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.torch
+@pytest.mark.parametrize("start_method", ["forkserver", "fork"])
+def test_torchs_random_numbers_differ_between_ranks_and_runs(
+    new_kernel: Callable[..., Kernel], start_method: str
+) -> None:
+    """Where torch was loaded before the fork, too: its generator is one process's, however many come of it."""
+    pytest.importorskip("torch")
+    kernel = new_kernel()
+    assert kernel.run("%load_ext ipyelastic\nimport torch").ok
+    drawn = []
+    for _ in range(2):
+        result = kernel.run(f"%%elastic_run -n 2 --start-method {start_method} -o got\ntorch.rand(1).item()")
+        assert result.ok, result.text
+        drawn += kernel.value("list(got)")
+    assert len(set(drawn)) == 4
+
+
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
 def test_seed_makes_random_numbers_repeatable(kernel: Kernel, ranks: Ranks, start_method: str) -> None:
     import random
