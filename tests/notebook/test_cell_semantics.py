@@ -278,3 +278,24 @@ def test_notebook_functions_may_use_the_shells_own_names(kernel: Kernel, ranks: 
     assert ranks("list(said())") == [["hello", "you"]]
     assert ranks("leave([])", "-n 2") == ["RankShell", "RankShell"]
     assert "exited with code 3" in kernel.run("%elastic_run -n 2 leave([1])").text
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ("eval('hidden + 1')", 8),
+        ("exec('made = [hidden] * 2')\nmade", [7, 7]),
+        (
+            "class Frame:\n    def query(self, text): return eval(text.replace('@', ''))\nFrame().query('@hidden > 3')",
+            True,
+        ),
+        (
+            "class Base:\n    def sql(self, text): return eval(text.split()[-1])\nBase().sql('SELECT a FROM hidden')",
+            7,
+        ),
+        ("eval('1 +') if False else 1", 1),
+    ],
+)
+def test_names_that_stand_in_a_text_only_are_seen(kernel: Kernel, ranks: Ranks, body: str, value: Any) -> None:
+    defined(kernel, "hidden = 7")
+    assert ranks(body) == [value]

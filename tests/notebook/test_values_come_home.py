@@ -185,6 +185,8 @@ def test_value_that_cannot_be_pickled_is_a_failure_of_launch(kernel: Kernel) -> 
     result = kernel.run(code)
     assert result.error_name == "ChildFailedError"
     assert "TypeError: cannot pickle '_thread.lock' object" in result.error_value
+    said = "the value that rank 0 returned (_thread.lock) cannot go home; it holds for one process only"
+    assert said in result.traceback
 
 
 def test_value_whose_loading_fails_is_that_ranks_failure(kernel: Kernel) -> None:
