@@ -78,7 +78,8 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle h
     def _plain_tensor(self, tensor: Any, torch: Any) -> Any:
         """Another process can use neither this one's CUDA memory nor its autograd graph."""
         is_far = tensor.device.type not in ("cpu", "meta")
-        if not is_far and tensor.is_leaf:
+        stand_in = _STAND_INS.get(str(tensor.dtype).partition(".")[2].partition("_")[0])
+        if not is_far and tensor.is_leaf and stand_in is None:
             return None
         if is_far:
             self.tensor_notes.add(f"{tensor.device.type.upper()} tensors travel as CPU tensors")
@@ -89,7 +90,23 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle h
             near = torch.nn.Parameter(near, requires_grad=tensor.requires_grad)
         elif tensor.is_leaf:
             near.requires_grad_(tensor.requires_grad)
+        if (
+            stand_in is not None
+            and tensor.layout == torch.strided
+            and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        ):
+            as_bits = near.detach().view(getattr(torch, stand_in))
+            return _of_bits, (as_bits, tensor.dtype, type(tensor), near.requires_grad)
         return _same, (near,)
+
+
+# Torch's own pickling of these writes what it cannot read (seen with 2.13): their bits travel as another type's.
+_STAND_INS = {"float8": "uint8", "float4": "uint8", "uint16": "int16", "uint32": "int32", "uint64": "int64"}
+
+
+def _of_bits(bits: Any, dtype: Any, cls: type, requires_grad: bool) -> Any:
+    tensor = bits.view(dtype)
+    return tensor if cls is type(bits) else cls(tensor, requires_grad=requires_grad)
 
 
 def _same(value: Any) -> Any:
