@@ -14,6 +14,7 @@ C's buffers are flushed, and `os._exit` ends it. What the server had registered 
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import functools
 import inspect
@@ -227,6 +228,7 @@ def _live(
         is_learning: Tell what imports cost, too.
     """
     try:
+        reserve = [os.dup(0) for _ in range(_RESERVED)]
         point_streams(given["stdouts"].get(local_rank, ""), given["stderrs"].get(local_rank, ""))
         _open_stacks(given["stacks"].get(local_rank, ""))
         take_over(given, local_rank)
@@ -240,7 +242,10 @@ def _live(
             costs.watch()
         entrypoint, args = load()
         known = known_ids()
-        value = _called(entrypoint, args[local_rank], given["is_exit_0_fine"])
+        try:
+            value = _called(entrypoint, args[local_rank], given["is_exit_0_fine"])
+        finally:
+            _give_up(reserve)
         flush_streams()
         send_value(
             fds.values,
@@ -264,6 +269,13 @@ def _live(
 
 
 _kept_open: list[Any] = []
+_RESERVED = 3  # descriptors: what the last word of a rank takes that has used up all it may have
+
+
+def _give_up(reserve: list[int]) -> None:
+    for fd in reserve:
+        with contextlib.suppress(OSError):  # a body that closed them all
+            os.close(fd)
 
 
 def _called(entrypoint: Callable[..., Any], args: tuple[Any, ...], is_exit_0_fine: bool) -> Any:

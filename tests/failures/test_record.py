@@ -80,6 +80,23 @@ def test_chain_that_bites_its_tail_ends() -> None:
     assert (record.context.message, record.context.context) == ("second", None)
 
 
+def test_of_a_thousand_exceptions_in_a_row_both_ends_are_recorded() -> None:
+    code = "def connect(n):\n    try:\n        raise OSError(f'try {n}')\n    except OSError:\n        connect(n + 1)\n"
+    code += "connect(0)"
+    record = exception_record(ran(code), no_label)
+    assert record.type_name == "RecursionError"
+    messages, notes, one = [], [], record
+    while one.context is not None:
+        one = one.context
+        messages.append(one.message)
+        notes += one.notes
+    assert messages[-2:] == ["try 1", "try 0"]
+    assert len(messages) < 30
+    (note,) = notes
+    assert re.fullmatch(r"\.\.\. [\d,]+ exceptions between this one and the one it came from are left out \.\.\.", note)
+    assert ExceptionRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
 def test_syntax_error_keeps_its_own_place() -> None:
     record = exception_record(caught(lambda: compile("x = (1,\n", "<cell>", "exec")), lambda name: "Cell In[2]")
     assert record.syntax is not None

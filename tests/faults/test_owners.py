@@ -146,6 +146,40 @@ def test_a_script_that_a_signal_ends_with_a_run_alive(start: Start, tmp_path: Pa
     assert ("KeyboardInterrupt" in err) == (signum == signal.SIGINT)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+        "for number in (2, 1, 15, 10): signal.signal(number, signal.SIG_IGN)",
+    ],
+)
+def test_an_owner_that_ignores_or_blocks_signals(start: Start, tmp_path: Path, setting: str) -> None:
+    """Both come along to a new program: the server's own must not depend on the owner's."""
+    text = f"""
+{setting}
+print(launch(int, args=("3",), nproc=2).result(30))
+run = launch(block, nproc=2)
+until_they_block(2)
+run.stop()
+print(type(run.exception(30)).__name__)
+"""
+    assert _end(start(text), tmp_path) == (0, "[0: 3, 1: 3]\nRunStopped\n", "")
+
+
+def test_an_owner_that_dies_of_broken_pipes_does_not_die_of_a_killed_server(start: Start, tmp_path: Path) -> None:
+    """`signal(SIGPIPE, SIG_DFL)`: how scripts end quietly in `script | head`."""
+    text = """
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+for _ in range(20):
+    server = launch(os.getppid, nproc=1).result(30)[0]
+    os.kill(server, signal.SIGKILL)
+    launch(int, nproc=1).exception(30)
+print(launch(int, nproc=2).result(30))
+"""
+    assert _end(start(text), tmp_path) == (0, "[0: 0, 1: 0]\n", "")
+
+
 def test_os_exit_of_a_script_takes_its_run_along(start: Start, tmp_path: Path) -> None:
     process = start("launch(block, nproc=2)\nuntil_they_block(2)\nsys.stdin.close(); os._exit(3)")
     assert process.wait(40) == 3

@@ -11,7 +11,7 @@ import pytest
 
 from ipyelastic import launch
 from ipyelastic.forkserver.client import ForkServers, servers
-from ipyelastic.terms.errors import ServerError
+from ipyelastic.terms.errors import RunStopped, ServerError
 from support import families
 from support.families import parent_pid, rank_number
 from support.gone import parent_of, pids_in, seconds_until_gone, thread_count
@@ -171,3 +171,24 @@ def test_stopped_server_is_no_dead_server(folder: Path, ours: ForkServers) -> No
     finally:
         os.kill(server, signal.SIGCONT)
     assert run.result(20) == [0, 1]
+
+
+@pytest.mark.parametrize("moment", ["before the launch", "in mid-run"])
+def test_a_stopped_server_goes_on_when_it_is_to_stop_a_run(folder: Path, ours: ForkServers, moment: str) -> None:
+    """Whoever wants the end of a run must not wait for a SIGCONT that nobody sends."""
+    server = launch(parent_pid, nproc=1).result(10)[0]
+    if moment == "before the launch":
+        os.kill(server, signal.SIGSTOP)
+        run = launch(families.block, nproc=2)
+        run.stop()
+    else:
+        run = launch(families.block, nproc=2)
+        wait_until(lambda: len(pids_in(folder)) == 2, 20, "both ranks")
+        os.kill(server, signal.SIGSTOP)
+        run.stop()
+    try:
+        with pytest.raises(RunStopped):
+            run.result(20)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert launch(parent_pid, nproc=1).result(10) == [server]

@@ -524,6 +524,25 @@ def test_limit_on_files_is_told(kernel: Kernel) -> None:
     ]
 
 
+_ALL_TAKEN = """
+import os, resource
+taken = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+try:
+    while True: taken.append(os.open('/dev/null', os.O_RDONLY))
+except OSError: pass
+"""
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
+def test_rank_without_a_descriptor_left_has_its_last_word(kernel: Kernel, start_method: str) -> None:
+    result = kernel.run(f"%%elastic_run -n 1 --start-method {start_method} -o got\n{_ALL_TAKEN}\nbytes(1 << 20)")
+    assert result.ok, result.text
+    assert kernel.value("len(got[0])") == 1 << 20
+    result = kernel.run(f"%%elastic_run -n 1 --start-method {start_method}\n{_ALL_TAKEN}\nopen('/dev/zero')")
+    assert "OSError: [Errno 24] Too many open files: '/dev/zero'" in result.traceback
+
+
 def test_log_dir_that_vanishes_in_mid_run_harms_nobody(kernel: Kernel, tmp_path: Path) -> None:
     where = tmp_path / "logs"
     body = (

@@ -184,6 +184,20 @@ def test_iterator_of_a_data_loader_comes_with_advice_and_the_loader_travels(kern
     assert kernel.value("list(got)") == [[1, 2]]
     result = kernel.run("%%elastic_run -n 1\nnext(it)")
     assert "pass the DataLoader, and iterate over it inside the cell" in result.error_value
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_what_torch_keeps_in_its_process_says_what_to_do(kernel: Kernel) -> None:
+    pytest.importorskip("torch")
+    kernel.run(
+        "import torch\nscripted = torch.jit.trace(torch.sin, torch.ones(1))\n"
+        "normed = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(1, 1))"
+    )
+    for name, words in {"scripted": "script it inside the cell", "normed": "pass its state_dict()"}.items():
+        result = kernel.run(f"%%elastic_run -n 1\n{name}")
+        assert result.error_name == "UnpicklableError", result.text
+        assert words in result.error_value
     kernel.run("del it, loader")
 
 

@@ -262,3 +262,40 @@ def test_line_magic_runs_an_expression_with_notebook_names(kernel: Kernel) -> No
 
 def test_display_in_a_rank_prints(kernel: Kernel) -> None:
     assert kernel.run("%%elastic_run -n 1\ndisplay([1, 2])").out == "[rank 0] [1, 2]\n"
+
+
+def test_programs_that_ask_for_a_page_hear_that_there_is_none(kernel: Kernel, ranks: Ranks) -> None:
+    defined(kernel, "def has_page(): return 'IPKernelApp' in get_ipython().config")
+    assert kernel.value("has_page()") is True
+    assert ranks("has_page()", "-n 1") == [False]
+
+
+def test_notebook_functions_may_use_the_shells_own_names(kernel: Kernel, ranks: Ranks) -> None:
+    defined(
+        kernel, "ip = get_ipython()\ndef said():\n    words = !echo hello\n    return words + ip.getoutput('echo you')"
+    )
+    defined(kernel, "def leave(when):\n    if rank in when: exit(3)\n    return type(get_ipython()).__name__")
+    assert ranks("list(said())") == [["hello", "you"]]
+    assert ranks("leave([])", "-n 2") == ["RankShell", "RankShell"]
+    assert "exited with code 3" in kernel.run("%elastic_run -n 2 leave([1])").text
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ("eval('hidden + 1')", 8),
+        ("exec('made = [hidden] * 2')\nmade", [7, 7]),
+        (
+            "class Frame:\n    def query(self, text): return eval(text.replace('@', ''))\nFrame().query('@hidden > 3')",
+            True,
+        ),
+        (
+            "class Base:\n    def sql(self, text): return eval(text.split()[-1])\nBase().sql('SELECT a FROM hidden')",
+            7,
+        ),
+        ("eval('1 +') if False else 1", 1),
+    ],
+)
+def test_names_that_stand_in_a_text_only_are_seen(kernel: Kernel, ranks: Ranks, body: str, value: Any) -> None:
+    defined(kernel, "hidden = 7")
+    assert ranks(body) == [value]

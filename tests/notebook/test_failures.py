@@ -378,3 +378,12 @@ def test_name_that_cannot_travel_is_named_with_its_type_and_use(kernel: Kernel, 
     reason = "cannot be pickled: TypeError: cannot pickle '_thread.lock' object; "
     reason += "it holds for one process only: make it inside the cell"
     assert (result.error_name, read(result)) == ("UnpicklableError", f"UnpicklableError: {words} {reason}")
+
+
+def test_crash_of_code_that_has_faulthandler_for_itself_has_its_stack(kernel: Kernel) -> None:
+    body = "import faulthandler, sys, os, signal\nfaulthandler.enable(sys.stderr)\nos.kill(os.getpid(), signal.SIGSEGV)"
+    lines = kernel.run(f"%%elastic_run -n 1\n{body}").traceback.splitlines()
+    at = lines.index("the Python stack of rank 0:")
+    assert lines[at + 1] == "Fatal Python error: Segmentation fault"
+    assert lines[-1].endswith(", line 4 in <module>")
+    assert "ipyelastic" not in "".join(lines[at:])

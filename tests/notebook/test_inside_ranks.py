@@ -378,3 +378,38 @@ def test_slow_exit_handlers_say_where_they_are_and_are_waited_for(kernel: Kernel
     assert first.out.splitlines()[0] == "[rank 0] last"
     (notebook_folder / "let-go").touch()
     assert kernel.collect(sent).value == "[0: 0]"
+
+
+def test_shared_memory_of_the_notebook_outlives_the_ranks_that_used_it(kernel: Kernel) -> None:
+    made = kernel.run(
+        "from multiprocessing import shared_memory\nblock = shared_memory.SharedMemory(create=True, size=64)\n"
+        "name, block.buf[0:2] = block.name, b'ab'"
+    )
+    assert made.ok, made.text
+    body = "from multiprocessing import shared_memory\nmine = shared_memory.SharedMemory(name)\n"
+    body += "mine.buf[rank] += 1\nmine.close()"
+    result = kernel.run(f"%%elastic_run -n 2\n{body}")
+    assert (result.ok, result.out.strip()) == (True, "")
+    assert kernel.value("(bytes(block.buf[0:2]), shared_memory.SharedMemory(name).size >= 64)") == (b"bc", True)
+    assert kernel.run("block.close(); block.unlink()").ok
+
+
+def test_shared_memory_of_a_rank_is_removed_by_that_rank(kernel: Kernel) -> None:
+    body = """
+from multiprocessing import shared_memory
+import os
+name = f'ours-{os.getppid()}'
+if rank == 0:
+    mine = shared_memory.SharedMemory(name, create=True, size=64)
+    open('made', 'w').close()
+    while not os.path.exists('taken'): os.sched_yield()
+    mine.unlink()
+else:
+    while not os.path.exists('made'): os.sched_yield()
+    mine = shared_memory.SharedMemory(name)
+    open('taken', 'w').close()
+mine.close()
+"""
+    result = kernel.run(f"%%elastic_run -n 2\n{body}")
+    assert (result.ok, result.out.strip()) == (True, ""), result.text
+    assert kernel.run("import os\nos.remove('made'), os.remove('taken')").ok

@@ -127,6 +127,24 @@ def test_random_numbers_differ_between_ranks_and_runs(kernel: Kernel, ranks: Ran
     assert len({second for _, second in drawn}) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.torch
+@pytest.mark.parametrize("start_method", ["forkserver", "fork"])
+def test_torchs_random_numbers_differ_between_ranks_and_runs(
+    new_kernel: Callable[..., Kernel], start_method: str
+) -> None:
+    """Where torch was loaded before the fork, too: its generator is one process's, however many come of it."""
+    pytest.importorskip("torch")
+    kernel = new_kernel()
+    assert kernel.run("%load_ext ipyelastic\nimport torch").ok
+    drawn = []
+    for _ in range(2):
+        result = kernel.run(f"%%elastic_run -n 2 --start-method {start_method} -o got\ntorch.rand(1).item()")
+        assert result.ok, result.text
+        drawn += kernel.value("list(got)")
+    assert len(set(drawn)) == 4
+
+
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
 def test_seed_makes_random_numbers_repeatable(kernel: Kernel, ranks: Ranks, start_method: str) -> None:
     import random
@@ -209,6 +227,15 @@ def test_logging_set_up_in_the_notebook_is_not_in_the_way(kernel: Kernel) -> Non
     assert result.ok, result.text
     assert "[rank 0] out" in result.out
     assert "said" in result.out
+
+
+def test_logging_at_info_shows_the_notebooks_own_words_only(kernel: Kernel) -> None:
+    kernel.run("import logging\nlogging.basicConfig(force=True, level='INFO')")
+    try:
+        result = kernel.run("%%elastic_run -n 2\nprint('out')")
+        assert sorted(result.out.splitlines()) == ["[rank 0] out", "[rank 1] out"]
+    finally:
+        kernel.run("logging.basicConfig(force=True, level='WARNING')")
 
 
 def test_kernels_own_options_are_not_the_ranks(kernel: Kernel, ranks: Ranks) -> None:

@@ -230,3 +230,14 @@ def test_accelerate_program_runs_unchanged(kernel: Kernel) -> None:
     assert result.value == "[0: ([5, 6], 2, 'bf16', True), 1: ([5, 6], 2, 'bf16', True)]", result.text
     assert "[rank 0] only once\n" in result.out
     assert "[rank 1] only once\n" not in result.out
+
+
+def test_function_that_returns_what_cannot_be_pickled_is_no_failure(kernel: Kernel) -> None:
+    """Accelerate's own launcher brings nothing home; hours of training must not end in an error over a return."""
+    cell = "import threading\nfrom ipyelastic import notebook_launcher\nlock_of_mine = threading.Lock()\n"
+    assert kernel.run(cell).ok
+    result = kernel.run("notebook_launcher(lambda: threading.Lock(), num_processes=2)")
+    assert result.ok, result.text
+    assert "note: the value of rank 0 (lock) cannot be pickled and stayed there" in result.out
+    refused = kernel.run("def uses():\n    with lock_of_mine: pass\nnotebook_launcher(uses, num_processes=2)")
+    assert refused.error_value.startswith("lock_of_mine (_thread.lock), used in uses(), cannot be pickled")

@@ -185,6 +185,8 @@ def test_value_that_cannot_be_pickled_is_a_failure_of_launch(kernel: Kernel) -> 
     result = kernel.run(code)
     assert result.error_name == "ChildFailedError"
     assert "TypeError: cannot pickle '_thread.lock' object" in result.error_value
+    said = "the value that rank 0 returned (_thread.lock) cannot go home; it holds for one process only"
+    assert said in result.traceback
 
 
 def test_value_whose_loading_fails_is_that_ranks_failure(kernel: Kernel) -> None:
@@ -253,3 +255,17 @@ def test_tensors_come_home_detached_and_say_so(kernel: Kernel) -> None:
     assert kernel.value("[int(g['big'].sum()) for g in got]") == [0, 2_000_000]
     ran(kernel, "got[0]['big'][0] = 5", "%%elastic_run -n 2 -o again\nfloat(got[0]['w'].sum())")
     assert kernel.value("list(again)") == [3.0, 3.0]
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_tensors_of_new_types_travel_both_ways(kernel: Kernel) -> None:
+    ran(
+        kernel,
+        "import torch\nnew = [torch.arange(6.).reshape(2, 3).to(torch.float8_e4m3fn),"
+        " *(torch.arange(6).reshape(3, 2).T.to(one) for one in (torch.uint16, torch.uint32, torch.uint64))]\n"
+        "weight = torch.nn.Parameter(torch.ones(2).to(torch.float8_e5m2), requires_grad=False)",
+        "%%elastic_run -n 1 -o got\n[*new, weight]",
+    )
+    check = "[(type(a) is type(b), a.dtype == b.dtype, torch.equal(a.float(), b.float()))"
+    assert kernel.value(check + " for a, b in zip(got[0], [*new, weight])]") == [(True, True, True)] * 5

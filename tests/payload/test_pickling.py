@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import io
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ipyelastic.payload.pickling import CallPickler, dumps, is_importable, is_installed
+from ipyelastic.payload.pickling import CallPickler, ValuePickler, dumps, is_importable, is_installed
 
 
 def test_module_of_the_standard_library_is_importable() -> None:
@@ -137,3 +138,48 @@ def test_tensors_travel_without_their_graph_and_say_so() -> None:
     pickler = CallPickler(io.BytesIO())
     pickler.dump(leaf)
     assert pickler.tensor_notes == set()
+
+
+class WithWords(ValueError):
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class NeverCallsPythons(UnicodeDecodeError):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def through_pickle(value: Any) -> Any:
+    file = io.BytesIO()
+    ValuePickler(file, None, frozenset(), "m.1").dump(value)
+    return pickle.loads(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("error", "attributes"),
+    [
+        (SystemExit(3), {"code": 3}),
+        (StopIteration("last"), {"value": "last"}),
+        (UnicodeDecodeError("ascii", b"\xff", 0, 1, "why"), {"encoding": "ascii", "object": b"\xff", "reason": "why"}),
+        (SyntaxError("bad", ("f.py", 3, 1, "x =")), {"msg": "bad", "filename": "f.py", "lineno": 3, "text": "x ="}),
+        (FileNotFoundError(2, "not there", "a.txt"), {"errno": 2, "filename": "a.txt"}),
+        (ImportError("no such", name="torchh"), {"name": "torchh"}),
+        (vars(builtins)["ExceptionGroup"]("two", [ValueError(1), KeyError(2)]), {"message": "two"}),
+        (KeyError("k", 1), {}),
+        (WithWords(3, "words"), {"code": 3}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_exception_is_whole_at_the_other_end(error: BaseException, attributes: dict[str, Any]) -> None:
+    error.add_note("seen on rank 1")
+    copy = through_pickle(error)
+    assert (type(copy), str(copy), copy.args) == (type(error), str(error), copy.args)
+    assert {name: getattr(copy, name) for name in attributes} == attributes
+    assert copy.__notes__ == ["seen on rank 1"]
+
+
+def test_exception_whose_class_never_calls_pythons_own_travels_as_it_is() -> None:
+    copy = through_pickle(NeverCallsPythons("n"))
+    assert (type(copy), copy.args, copy.name) == (NeverCallsPythons, ("n",), "n")

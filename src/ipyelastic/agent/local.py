@@ -105,6 +105,8 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         self._sink, self._is_output_complete, self._on_paths = sink, is_output_complete, on_paths
         self._each_tick, self._on_started = each_tick, on_started
         self._telling = telling or Silent()
+        if sink is not None:  # a notebook with `logging.basicConfig(level="INFO")` is to show its own words only
+            self._progress_level = logging.DEBUG
         self.attempts: list[Attempt] = []
         self._pcontext: PContext | None = None
         self._made: PContext | None = None  # the same, from before its start on
@@ -254,7 +256,9 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         if result.is_failed() and self._made is not None and not self._settings.is_torchs:
             failures, values = self._made.all_failures, self._made.values_so_far
         for local_rank, failure in failures.items():
-            logger.info("rank %s failed: local rank %s, %r", ranks[local_rank], local_rank, failure)
+            logger.log(
+                self._progress_level, "rank %s failed: local rank %s, %r", ranks[local_rank], local_rank, failure
+            )
         return RunResult(
             WorkerState.FAILED if result.is_failed() else WorkerState.SUCCEEDED,
             {ranks[local]: value for local, value in values.items()},

@@ -73,6 +73,8 @@ class SimpleElasticAgent(Recording, ElasticAgent):
     """
 
     _telling: Telling = Silent()
+    _progress_level = logging.INFO
+    """At which the log says how far things are; below it where somebody shows the run anyway."""
 
     def __init__(self, spec: WorkerSpec, exit_barrier_timeout: float = 300, shutdown_timeout: int = 30) -> None:
         self._worker_group = WorkerGroup(spec)
@@ -135,7 +137,8 @@ class SimpleElasticAgent(Recording, ElasticAgent):
         worker_group.group_rank, worker_group.group_world_size = met.rank, met.world_size
         worker_group.master_addr = spec.master_addr or met.bootstrap_store_info.master_addr
         worker_group.master_port = spec.master_port or met.bootstrap_store_info.master_port
-        logger.info(
+        logger.log(
+            self._progress_level,
             "[%s] rendezvous complete for workers: attempt %s, master %s:%s, group rank %s of %s, global ranks %s",
             spec.role,
             spec.max_restarts - self._remaining_restarts,
@@ -180,7 +183,7 @@ class SimpleElasticAgent(Recording, ElasticAgent):
     @prof
     def _restart_workers(self, worker_group: WorkerGroup) -> None:
         """End all workers of this agent, then start them again as after a new rendezvous."""
-        logger.info("[%s] Stopping worker group", worker_group.spec.role)
+        logger.log(self._progress_level, "[%s] Stopping worker group", worker_group.spec.role)
         self._stop_workers(worker_group)
         worker_group.state = WorkerState.STOPPED
         self._tell_restart(self._restart_reason)
@@ -229,7 +232,9 @@ class SimpleElasticAgent(Recording, ElasticAgent):
         """Start, then watch until the group has succeeded or is given up."""
         group = self._worker_group
         spec = group.spec
-        logger.info("[%s] starting workers for entrypoint: %s", spec.role, spec.get_entrypoint_name())
+        logger.log(
+            self._progress_level, "[%s] starting workers for entrypoint: %s", spec.role, spec.get_entrypoint_name()
+        )
         self._initialize_workers(group)
         while True:
             assert group.state != WorkerState.INIT
@@ -246,7 +251,7 @@ class SimpleElasticAgent(Recording, ElasticAgent):
                 is_restart_refused=self._is_restart_refused(result),
             )
             if step is Step.FINISH:
-                logger.info("[%s] worker group successfully finished", spec.role)
+                logger.log(self._progress_level, "[%s] worker group successfully finished", spec.role)
                 self._exit_barrier()
                 return result
             if step is Step.GIVE_UP:
@@ -256,7 +261,8 @@ class SimpleElasticAgent(Recording, ElasticAgent):
                 return RunResult(WorkerState.FAILED, result.return_values, result.failures)
             if step is Step.RESTART:
                 left, size = self._remaining_restarts, spec.max_restarts
-                logger.info("[%s] worker group %s: %s of %s restarts left", spec.role, result.state.name, left, size)
+                words = "[%s] worker group %s: %s of %s restarts left"
+                logger.log(self._progress_level, words, spec.role, result.state.name, left, size)
                 self._remaining_restarts -= 1
                 self._restart(restart_reason(result.failures))
             elif step is Step.RESTART_FREE:
@@ -271,7 +277,8 @@ class SimpleElasticAgent(Recording, ElasticAgent):
 
     def _exit_barrier(self) -> None:
         """Wait for the other agents: one that goes would look like a node that was lost. Never in the run's way."""
-        logger.info("local worker group finished; waiting %s s for the other agents", self._exit_barrier_timeout)
+        words = "local worker group finished; waiting %s s for the other agents"
+        logger.log(self._progress_level, words, self._exit_barrier_timeout)
         began = time.monotonic()
         self._in_exit_barrier = True
         try:

@@ -11,6 +11,7 @@ Source: torch 2.13 (SEEDS section 10) for names, fields, texts and the order of 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -22,6 +23,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from ..payload import sources
+from ..payload.family import by_value_meanwhile
 from ..terms import env
 from . import spawned
 
@@ -238,7 +241,8 @@ def start_processes(
     """Run `fn(i, *args)` for `i` in `0 .. nprocs-1`, each in a process of its own.
 
     Args:
-        fn: Importable by name for "spawn" and "forkserver", anything for "fork".
+        fn: Importable by name for "spawn" and "forkserver", anything for "fork". A function of a notebook, which no
+            child could import, goes by value.
         args: What it gets after its index.
         nprocs: How many; 0 starts none.
         join: Wait for all; without it the caller does, by `ProcessContext.join`.
@@ -277,11 +281,12 @@ def start_processes(
         for index in range(nprocs)
     ]
     try:
-        if method == "forkserver" and os.environ.get(env.PARALLEL_START) == "1":
-            _start_at_once(processes)
-        else:
-            for process in processes:
-                process.start()
+        with contextlib.nullcontext() if method == "fork" else by_value_meanwhile(_texts_of(fn)):
+            if method == "forkserver" and os.environ.get(env.PARALLEL_START) == "1":
+                _start_at_once(processes)
+            else:
+                for process in processes:
+                    process.start()
     except BaseException:
         started = [index for index, process in enumerate(processes) if process.pid is not None]
         ProcessContext([processes[index] for index in started], [error_files[index] for index in started])._stop(0)
@@ -329,6 +334,12 @@ def spawn(
             stacklevel=2,
         )
     return start_processes(fn, args, nprocs, join, daemon, start_method="spawn")
+
+
+def _texts_of(fn: Callable[..., Any]) -> sources.Sources:
+    """The text of the cell that a function was defined in, for a child's traceback."""
+    code = getattr(fn, "__code__", None)
+    return {} if code is None else sources.collect([code.co_filename])
 
 
 def _start_at_once(processes: Sequence[BaseProcess]) -> None:

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from ..agent.attempts import Attempt
+from ..failures.read import take_stacks
 from ..launcher.gpu_choice import GpuChoice
 from ..launcher.options import RunOptions
 from ..output import next_folder
@@ -272,6 +273,7 @@ class Run(concurrent.futures.Future[Results[T]], Generic[T]):
         self._status = "failed"
         for rank, failure in failures.items():
             failure.stderr_path = engine.paths[1].get(rank, "")
+            take_stacks(failure, failure.stderr_path)
         if engine.lost_because:
             return ServerError(f"{engine.lost_because}\nall ranks of the run ended with it")
         if any(not failure.is_stopped for failure in failures.values()):

@@ -12,7 +12,7 @@ import re
 
 from ..terms.failure import NOT_AVAILABLE, ExceptionRecord, MemoryState, ProcessFailure
 
-__all__ = ["read_failure", "take_traceback", "exit_note", "memory_state"]
+__all__ = ["read_failure", "take_stacks", "take_traceback", "exit_note", "memory_state"]
 
 _MAX_STACKS = 200_000  # bytes of faulthandler's text that are kept
 _TRACEBACK = "Traceback (most recent call last):"
@@ -67,17 +67,10 @@ def take_traceback(failure: ProcessFailure, stderr: str) -> None:
     """
     if failure.error_file != NOT_AVAILABLE or not stderr:
         return
-    try:
-        with open(stderr, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_STACKS))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return
     if failure.exitcode < 0:
-        at = text.rfind(_FATAL)
-        if at >= 0:
-            failure.stacks = text[at:]
+        take_stacks(failure, stderr)
         return
+    text = _last_words(stderr)
     at = text.rfind(_TRACEBACK)
     if at < 0:
         at = _start_of_syntax_error(text)
@@ -91,6 +84,24 @@ def take_traceback(failure: ProcessFailure, stderr: str) -> None:
     failure.message = {"message": lines[end], "extraInfo": extra}
     failure.error_file_data = {"message": failure.message}
     failure.note = ""
+
+
+def take_stacks(failure: ProcessFailure, stderr: str) -> None:
+    """Fill in faulthandler's stacks from stderr where a crash left none elsewhere: the code enabled it for itself."""
+    if failure.exitcode < 0 and not failure.stacks and stderr:
+        text = _last_words(stderr)
+        at = text.rfind(_FATAL)
+        if at >= 0:
+            failure.stacks = text[at:]
+
+
+def _last_words(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_STACKS))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _start_of_syntax_error(text: str) -> int:

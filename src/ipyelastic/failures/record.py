@@ -26,6 +26,7 @@ __all__ = ["exception_record", "write_error_file", "error_data", "write_whole"]
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _ASYNCIO = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
 _MAX_FRAMES = 100  # of one exception; an endless recursion shows its two ends
+_MAX_CHAIN = 20  # exceptions that came from one another; the two ends of more
 _MAX_MESSAGE = 100_000  # characters
 _MAX_TEXT = 300_000  # of a whole traceback
 
@@ -40,7 +41,7 @@ def exception_record(error: BaseException, label_of: LabelOf) -> ExceptionRecord
         label_of: What a person calls a file (`Cell In[7]`), or empty text.
     """
     try:
-        return _record(error, label_of, set())
+        return _record(error, label_of)
     except Exception as inner:  # its class forbids even to be looked at; where it was raised is known all the same
         said = f"<nothing more can be read of it: {type(inner).__name__}>"
         frames = tuple(_frames(vars(BaseException)["__traceback__"].__get__(error), label_of))
@@ -48,12 +49,35 @@ def exception_record(error: BaseException, label_of: LabelOf) -> ExceptionRecord
         return ExceptionRecord(type_name=name, module="", message=said, frames=frames, text=f"{name}: {said}\n")
 
 
-def _record(error: BaseException, label_of: LabelOf, seen: set[int]) -> ExceptionRecord:
-    seen.add(id(error))
+def _record(error: BaseException, label_of: LabelOf) -> ExceptionRecord:
+    chain = _chain(error)
+    half, left_out = _MAX_CHAIN // 2, len(chain) - _MAX_CHAIN
+    if left_out > 0:
+        chain = chain[:half] + chain[-half:]
+    record = None
+    for index, one in reversed(list(enumerate(chain))):
+        is_cut = left_out > 0 and index == half - 1
+        notes = (f"... {left_out:,} exceptions between this one and the one it came from are left out ...",) * is_cut
+        record = _one_record(one, label_of, record, notes)
+    assert record is not None
+    return record
 
-    def other(linked: BaseException | None) -> ExceptionRecord | None:
-        return None if linked is None or id(linked) in seen else _record(linked, label_of, seen)
 
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception, what it came from, what that came from: one that retried in its handler may be a thousand long."""
+    chain, seen = [error], {id(error)}
+    while True:
+        last = chain[-1]
+        linked = last.__context__ if last.__cause__ is None else last.__cause__
+        if linked is None or id(linked) in seen:
+            return chain
+        chain.append(linked)
+        seen.add(id(linked))
+
+
+def _one_record(
+    error: BaseException, label_of: LabelOf, linked: ExceptionRecord | None, more_notes: tuple[str, ...]
+) -> ExceptionRecord:
     syntax = None
     if isinstance(error, SyntaxError):
         syntax = {key: getattr(error, key, None) for key in ("filename", "lineno", "offset", "text", "msg")}
@@ -63,9 +87,9 @@ def _record(error: BaseException, label_of: LabelOf, seen: set[int]) -> Exceptio
         module=type(error).__module__,
         message=_with_labels(_message(error), label_of),
         frames=tuple(_frames(error.__traceback__, label_of)),
-        notes=_notes(error),
-        cause=other(error.__cause__),
-        context=other(error.__context__) if error.__cause__ is None else None,
+        notes=_notes(error) + more_notes,
+        cause=None if error.__cause__ is None else linked,
+        context=linked if error.__cause__ is None else None,
         suppress_context=error.__suppress_context__,
         text=_text(error, label_of),
         is_group=isinstance(getattr(error, "exceptions", None), tuple),

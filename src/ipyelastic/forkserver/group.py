@@ -24,7 +24,7 @@ from .. import worker
 from ..payload.delivery import CallFds, read_head
 from ..process.orphans import children_of, environment_has, is_zombie_or_gone, session_of
 from ..process.semaphores import remove_semaphores
-from ..process.signals import DUMP_SIGNAL
+from ..process.signals import DUMP_SIGNAL, NO_SIGPIPE
 from ..process.stop import kill_group, send
 from ..terms import env
 from ..terms.policy import Policy
@@ -292,7 +292,7 @@ class Group:
         """Send what waits. An owner that has gone takes it with it."""
         while self._unsent:
             try:
-                self.channel.send(self._unsent[0])
+                self.channel.send(self._unsent[0], NO_SIGPIPE)
             except BlockingIOError:
                 return
             except OSError:

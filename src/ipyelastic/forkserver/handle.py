@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..process.descriptors import receive_with, send_with
+from ..process.signals import NO_SIGPIPE
 from ..terms import env
 from ..terms.errors import ServerError
 from .handover import Handover
@@ -127,7 +128,7 @@ class ServerProcess:
                 if fds:
                     send_with(self.control, data, fds)
                 else:
-                    self.control.send(data)
+                    self.control.send(data, NO_SIGPIPE)
         except OSError as error:
             raise ServerError(self.death()) from error
 

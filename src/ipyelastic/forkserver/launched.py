@@ -14,7 +14,8 @@ import socket
 import time
 from typing import Any, Protocol
 
-from ..process.stop import kill_marked
+from ..process.signals import NO_SIGPIPE
+from ..process.stop import go_on, kill_marked
 from ..terms import env
 from .handle import close_in_children
 
@@ -92,7 +93,8 @@ class Launched:
     def ask(self, op: str, **fields: Any) -> None:
         """Send `stop`, `kill` or `signal` (see group.Group.request); nothing happens once the run has ended."""
         with contextlib.suppress(OSError):
-            self._channel.send(json.dumps({"op": op, **fields}).encode())
+            self._channel.send(json.dumps({"op": op, **fields}).encode(), NO_SIGPIPE)
+        go_on(self._server.pidfd)  # a server that was stopped would never read it
 
     def close(self) -> None:
         """Give back what the run cost here; ranks still alive are killed. Idempotent."""

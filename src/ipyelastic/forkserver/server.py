@@ -47,6 +47,9 @@ _REFILL_S = 0.25  # after a launch, while runs live: its ranks have the processo
 
 def main(control_fd: int, owner_pid: int) -> NoReturn:
     """Serve one owner. Returns never: the process ends with its owner, or when told to."""
+    # What the owner ignores and blocks came along: without SIGCHLD no rank's end would be noticed.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     os.chdir("/")  # hold no folder of the owner's

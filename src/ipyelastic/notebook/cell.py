@@ -9,6 +9,7 @@ Other end: payload/body.py runs what is built here.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dis
 import io
 import re
@@ -68,7 +69,7 @@ def build_body(
     tree = _parse(shell, text, filename, lines_before=0 if head is None else 1)
     if not is_here:
         _refuse_magics(tree)
-    reads = _names_in_commands(tree)
+    reads = _names_in_texts(tree) | _names_in_commands(tree)
     flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     last = None
     if tree.body and isinstance(tree.body[-1], ast.Expr) and (keeps_silenced or not _is_silenced(text)):
@@ -167,6 +168,33 @@ def _names_in_commands(tree: ast.Module) -> dict[str, int]:
         for found in re.finditer(r"\$(\w+)|\{([^{}]+)\}", command):
             for name in re.findall(r"[^\W\d]\w*", found[1] or found[2]):
                 names.setdefault(name, node.lineno)
+    return names
+
+
+_QUOTED = {  # (the call, what in its text is a name of the program's)
+    "query": r"@([^\W\d]\w*)",  # pandas
+    "eval": r"@([^\W\d]\w*)",
+    "sql": r"\b(?:from|join)\s+([^\W\d]\w*)",  # polars, duckdb
+}
+
+
+def _names_in_texts(tree: ast.Module) -> dict[str, int]:
+    """Names that stand in texts only: `eval("x + 1")`, `frame.query("a > @x")`, `sql("select * from x")`."""
+    names: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
+            continue
+        text, function = node.args[0].value, node.func
+        if not isinstance(text, str):
+            continue
+        found: list[str] = []
+        if isinstance(function, ast.Name) and function.id in ("eval", "exec"):
+            with contextlib.suppress(SyntaxError, ValueError):
+                found = [one.id for one in ast.walk(ast.parse(text.strip())) if isinstance(one, ast.Name)]
+        elif isinstance(function, ast.Attribute) and function.attr in _QUOTED:
+            found = re.findall(_QUOTED[function.attr], text, re.IGNORECASE)
+        for name in found:
+            names.setdefault(name, node.lineno)
     return names
 
 

@@ -17,6 +17,7 @@ from ..engines.cause import port_trouble
 from ..engines.results import Quiet, Results
 from ..launcher import defaults
 from ..launcher.options import RunOptions
+from ..payload.forgiving import Forgiving
 from ..terms import env
 from ..terms.errors import OptionError, RendezvousConnectionError, nearest
 from ..view.text import PrefixedText, templated_prefix
@@ -84,7 +85,8 @@ def notebook_launcher(
 
     Returns:
         What each rank returned: a list of length `num_processes`, by rank. A notebook does not show it when all of it
-        is None.
+        is None. In the place of a value that cannot be pickled (an Accelerator, a trainer) stands a placeholder, and a
+        note says so.
 
     Raises:
         OptionError: A value that cannot be taken (many machines among them), or a port in use.
@@ -141,7 +143,7 @@ def _launched(
     interrupts = Interrupts()
     try:
         values = run_in_foreground(
-            function,
+            Forgiving(function),
             args,
             options,
             PrefixedText(ranks=options.shown, is_live=is_live, prefix=templated_prefix(log_line_prefix_template)),

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from types import CodeType
+from types import CodeType, MappingProxyType
 from typing import Any
 
 from ..terms import env
@@ -96,6 +96,9 @@ class CellBody:
 
 class RankShell:
     """What `get_ipython()` gives inside a rank: enough for `!cmd` and `x = !cmd`; magics stay in the notebook."""
+
+    config: Mapping[str, Any] = MappingProxyType({})
+    """Empty: `"IPKernelApp" in get_ipython().config` is how programs ask whether there is a page to draw on."""
 
     def system(self, command: str) -> None:
         """Run a shell command, its output going where the rank's goes; the exit code is left in `_exit_code`."""

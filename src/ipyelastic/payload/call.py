@@ -102,6 +102,8 @@ def _measured(entrypoint: Any, args: Mapping[int, Sequence[Any]]) -> tuple[Any, 
 
 
 def _name_of(function: Any) -> str:
+    if isinstance(function, functools.partial):
+        return _name_of(function.func)
     return str(getattr(function, "__name__", type(function).__name__))
 
 
@@ -162,6 +164,11 @@ def _failure_of(value: Any) -> BaseException | None:
 
 def _deepest(name: str, value: Any, use: str, error: BaseException, depth: int) -> UnpicklableError:
     """Follow a function to the global or closed-over name that is to blame."""
+    if isinstance(value, functools.partial) and depth > 0:
+        for part, inner in {_name_of(value.func): value.func, **value.keywords}.items():
+            reason = _failure_of(inner)
+            if reason is not None:
+                return _deepest(part, inner, use, reason, depth - 1)
     code = getattr(value, "__code__", None)
     if code is not None and depth > 0:
         where = f"{value.__qualname__}()"

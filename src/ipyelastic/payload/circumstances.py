@@ -83,7 +83,13 @@ def settle(*, is_fresh_main: bool) -> None:
         sys.modules["__main__"] = fresh
     teach_libraries()
     teach_inspect(inspect)
-    when_imported({"multiprocessing.process": _start_children_here, "multiprocessing.reduction": _carry_by_value})
+    when_imported(
+        {
+            "multiprocessing.process": _start_children_here,
+            "multiprocessing.reduction": _carry_by_value,
+            "multiprocessing.shared_memory": _leave_blocks,
+        }
+    )
     teach_asking()
 
 
@@ -112,3 +118,9 @@ def _carry_by_value(reduction: types.ModuleType) -> None:
     from .family import carry_by_value
 
     carry_by_value(reduction)
+
+
+def _leave_blocks(shared_memory: types.ModuleType) -> None:
+    from .blocks import leave_to_their_owner
+
+    leave_to_their_owner(shared_memory)

@@ -9,25 +9,29 @@ that it could import. A child that was forked has the names already: it goes on 
 In such a child the functions meet in one fresh `__main__`, as they did in the rank. A name it has is never set again
 (what an initializer put there stays), and a class is filled once: its second coming changes nothing.
 
-Runs in: ranks, and their children of any start method. Loaded when a rank's first object goes to a child.
+Runs in: ranks, and their children of any start method; owners, while contexts/spawn.py starts children of a notebook.
+Loaded when a rank's first object goes to a child.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import sys
+import threading
 import types
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
 import cloudpickle.cloudpickle as machinery
 
-from . import pickling, sources
+from . import pickling, reductions, sources
 
-__all__ = ["reduce_for_child", "carry_by_value"]
+__all__ = ["reduce_for_child", "carry_by_value", "by_value_meanwhile"]
 
 _complete: weakref.WeakSet[type] = weakref.WeakSet()
 """Classes that this process has, whole: sent by it, or filled once from what it was sent."""
@@ -37,6 +41,13 @@ _is_guest = False
 
 _spawner_pid = 0
 """The process that has started such children; a fork of it has another pid, and is no such process itself."""
+
+_borrowing = threading.Lock()
+_borrowers = 0
+_owner_pid = 0
+"""The process that has lent itself: what its children send it meets its own `__main__`, which stays what it is."""
+
+_lent: sources.Sources = {}
 
 _INHERITED = ("multiprocessing.synchronize", "multiprocessing.queues", "multiprocessing.sharedctypes")
 """What can be sent to a child at its start only, which an initializer then puts under its name there."""
@@ -58,6 +69,34 @@ def carry_by_value(reduction: types.ModuleType) -> None:
     reduction.ForkingPickler.reducer_override = reduce_for_child
 
 
+@contextlib.contextmanager
+def by_value_meanwhile(texts: sources.Sources) -> Iterator[None]:
+    """In an owner whose `__main__` no child could import (a notebook's): as `carry_by_value`, for the block only.
+
+    `texts` go along. Where ranks' children are carried so anyway, and in a script, it does nothing.
+    """
+    from multiprocessing import reduction  # whoever starts children has it
+
+    global _borrowers, _owner_pid
+    pickler: Any = reduction.ForkingPickler
+    with _borrowing:
+        is_ours = _borrowers > 0 or not (_has_file() or hasattr(pickler, "reducer_override"))
+        if is_ours:
+            _borrowers += 1
+            _owner_pid = os.getpid()
+            _lent.update(texts)
+            carry_by_value(reduction)
+    try:
+        yield
+    finally:
+        with _borrowing:
+            if is_ours:
+                _borrowers -= 1
+                if not _borrowers:
+                    del pickler.reducer_override
+                    _lent.clear()
+
+
 def reduce_for_child(pickler: Any, obj: Any) -> Any:
     """`ForkingPickler.reducer_override`."""
     global _spawner_pid
@@ -70,8 +109,9 @@ def reduce_for_child(pickler: Any, obj: Any) -> Any:
         if _is_found(obj) and (_has_file() or not (_is_guest or _spawner_pid == os.getpid())):
             return NotImplemented
         return _by_value(pickler, obj)
-    if kind is pickling._LRU_CACHE and not machinery._should_pickle_by_reference(obj.__wrapped__):
-        return pickling._reduced_cache(obj)
+    special = None if isinstance(obj, BaseException) else reductions.reduced(obj)
+    if special is not None:
+        return special
     part = _PARTS.get(kind)
     return NotImplemented if part is None or kind in pickler.dispatch_table else part(obj)
 
@@ -96,7 +136,10 @@ def _by_value(pickler: Any, obj: Any) -> Any:
     except AttributeError:
         cloud, main = pickler._ipyelastic = cloudpickle.CloudPickler(io.BytesIO()), _Main()
         cloud.globals_ref[id(pickling.main_globals())] = main
-    reduced = cloud.reducer_override(obj)
+    special = reductions.reduced(obj)
+    if special is not None:
+        return special
+    reduced = reductions.class_reduced(obj, cloud.reducer_override(obj))
     if not isinstance(reduced, tuple) or len(reduced) != 6:
         return reduced
     if isinstance(obj, type):
@@ -114,7 +157,7 @@ class _Main:
     """Stands in the stream for the receiver's own `__main__`."""
 
     def __reduce__(self) -> Any:
-        return enter_main, (sources.installed(),)
+        return enter_main, ({**sources.installed(), **_lent},)
 
 
 def enter_main(texts: sources.Sources) -> dict[str, Any]:
@@ -123,6 +166,8 @@ def enter_main(texts: sources.Sources) -> dict[str, Any]:
     `texts` are the cells' sources, for tracebacks and `inspect`.
     """
     global _is_guest
+    if os.getpid() == _owner_pid:
+        return pickling.main_globals()
     reduction = sys.modules.get("multiprocessing.reduction")
     if reduction is None or getattr(reduction.ForkingPickler, "reducer_override", None) is not reduce_for_child:
         if reduction is not None:

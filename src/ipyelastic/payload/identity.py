@@ -23,7 +23,15 @@ from typing import Any
 
 import cloudpickle.cloudpickle as tracker
 
-__all__ = ["tracked_id", "known_ids", "track_classes", "class_of", "name_body_class", "set_class_state_once"]
+__all__ = [
+    "tracked_id",
+    "known_ids",
+    "track_classes",
+    "class_of",
+    "same_or_tracked",
+    "name_body_class",
+    "set_class_state_once",
+]
 
 _built: weakref.WeakSet[type] = weakref.WeakSet()
 _built_lock = threading.Lock()
@@ -50,6 +58,12 @@ def known_ids() -> frozenset[str]:
 def class_of(class_id: str) -> type:
     """The class with that id. Raises `KeyError` when nobody holds it any more."""
     found: type = tracker._DYNAMIC_CLASS_TRACKER_BY_ID[class_id]
+    return found
+
+
+def same_or_tracked(class_id: str, cls: type) -> type:
+    """The class that is known under that id; else this one, known under it from now on."""
+    found: type = tracker._lookup_class_or_track(class_id, cls)
     return found
 
 

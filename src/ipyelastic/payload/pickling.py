@@ -1,5 +1,6 @@
 """cloudpickle, with the few things a notebook's call needs done differently.
 
+    both          reductions.py: what cloudpickle cannot carry; tensors without device and graph
     CallPickler   owner -> rank: functions of the notebook share the rank's fresh `__main__`; a module that the rank
                   could not import goes by value; the files and classes that travelled are remembered
     ValuePickler  rank -> owner: classes that came with the call go home as references (payload/identity.py)
@@ -10,7 +11,6 @@ Other end: payload/call.py and payload/values.py.
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import pickle
@@ -24,7 +24,7 @@ from typing import Any
 import cloudpickle
 import cloudpickle.cloudpickle as machinery
 
-from . import identity
+from . import identity, reductions
 from .measured import Measured, Measuring, may_be_large
 
 __all__ = ["CallPickler", "ValuePickler", "dumps"]
@@ -69,16 +69,17 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle h
             plain = self._plain_tensor(obj, torch)
             if plain is not None:
                 return plain
-        if isinstance(obj, _LRU_CACHE):
-            return _reduced_cache(obj)
-        if isinstance(obj, BaseException) and type(obj).__reduce__ is BaseException.__reduce__:
-            return _reduced_exception(obj)
-        return super().reducer_override(obj)
+        special = reductions.reduced(obj)
+        if special is not None:
+            return special
+        by_cloudpickle = super().reducer_override(obj)
+        return reductions.class_reduced(obj, by_cloudpickle) if isinstance(obj, type) else by_cloudpickle
 
     def _plain_tensor(self, tensor: Any, torch: Any) -> Any:
         """Another process can use neither this one's CUDA memory nor its autograd graph."""
         is_far = tensor.device.type not in ("cpu", "meta")
-        if not is_far and tensor.is_leaf:
+        stand_in = _STAND_INS.get(str(tensor.dtype).partition(".")[2].partition("_")[0])
+        if not is_far and tensor.is_leaf and stand_in is None:
             return None
         if is_far:
             self.tensor_notes.add(f"{tensor.device.type.upper()} tensors travel as CPU tensors")
@@ -89,33 +90,23 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle h
             near = torch.nn.Parameter(near, requires_grad=tensor.requires_grad)
         elif tensor.is_leaf:
             near.requires_grad_(tensor.requires_grad)
+        if (
+            stand_in is not None
+            and tensor.layout == torch.strided
+            and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        ):
+            as_bits = near.detach().view(getattr(torch, stand_in))
+            return _of_bits, (as_bits, tensor.dtype, type(tensor), near.requires_grad)
         return _same, (near,)
 
 
-_LRU_CACHE = type(functools.lru_cache(lambda: None))
+# Torch's own pickling of these writes what it cannot read (seen with 2.13): their bits travel as another type's.
+_STAND_INS = {"float8": "uint8", "float4": "uint8", "uint16": "int16", "uint32": "int32", "uint64": "int64"}
 
 
-def _reduced_cache(cached: Any) -> Any:
-    """A cached function goes by name; one of a notebook has none that the other end could look up."""
-    if machinery._should_pickle_by_reference(cached.__wrapped__):
-        return NotImplemented
-    parameters = cached.cache_parameters()
-    return _new_cache, (cached.__wrapped__, parameters["maxsize"], parameters["typed"])
-
-
-def _new_cache(function: Any, maxsize: int | None, typed: bool) -> Any:
-    return functools.lru_cache(maxsize=maxsize, typed=typed)(function)
-
-
-def _reduced_exception(error: BaseException) -> Any:
-    """Without this an exception is made anew as `cls(*args)`, which fails where `__init__` takes other arguments."""
-    return _new_exception, (type(error), error.args), vars(error) or None
-
-
-def _new_exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    return error
+def _of_bits(bits: Any, dtype: Any, cls: type, requires_grad: bool) -> Any:
+    tensor = bits.view(dtype)
+    return tensor if cls is type(bits) else cls(tensor, requires_grad=requires_grad)
 
 
 def _same(value: Any) -> Any:
@@ -149,6 +140,9 @@ class CallPickler(_Pickler):
         measured = self.measuring.reduced(obj)
         if measured is not None:
             return measured
+        of_shell = reductions.shell_reduced(obj)
+        if of_shell is not None:
+            return of_shell
         if isinstance(obj, (type, types.FunctionType)):
             self._check_module(getattr(obj, "__module__", None))
         elif isinstance(obj, types.ModuleType):

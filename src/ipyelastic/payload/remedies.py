@@ -25,6 +25,10 @@ _REMEDIES = (  # (the type's whole name, what to do), the special before the gen
     (r"tqdm\..*", "make the bar inside the cell"),
     (r"ipywidgets\..*|anywidget\..*|traitlets\..*|.*Widget", "widgets live in the notebook: pass the widget's value"),
     (r"torch\..*DataLoaderIter", "pass the DataLoader, and iterate over it inside the cell"),
+    (r"torch\.jit\..*", "script it inside the cell"),
+    (r"torch\..*ConfigModuleInstance", "compile it inside the cell"),
+    (r"torch\.nn\.utils\.parametrize\..*", f"pass its state_dict(), and {_INSIDE}"),
+    (r"torch\._library\..*|torch\._ops\..*", "define the operator inside the cell, or in a module beside the notebook"),
     (r"concurrent\.futures\..*", f"a pool and its futures stay in their process: {_INSIDE}, or pass the results"),
     (r"frame|traceback|weakref.*|_?contextvars\..*|PyCapsule|memoryview", f"it stays in its process: {_INSIDE}"),
 )

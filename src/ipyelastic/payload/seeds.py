@@ -28,6 +28,9 @@ def seed_all(seed: int | None, local_rank: int) -> None:
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:
             numpy_random.seed()
+        generator = getattr(sys.modules.get("torch"), "default_generator", None)
+        if generator is not None:
+            generator.seed()  # the CPU's: what a process of its own would have seeded by itself
         return
     own = seed + int(os.environ.get(env.RANK, local_rank))
     random.seed(own)

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..terms.failure import ExceptionRecord
+from .measured import type_name
 from .pickling import Buffers, ValuePickler
-from .remedies import shortened
+from .remedies import remedy, shortened
 from .shared import read_sections, write_sections
 
 __all__ = ["ValueChannel", "RankWord", "Unpicklable", "channel_pair", "send_value", "send_failure"]
@@ -97,6 +98,9 @@ def send_value(
         pickler.dump(value)
     except Exception as error:
         if not may_stand_in:
+            if hasattr(error, "add_note"):  # since Python 3.11
+                said = f"the value that rank {rank} returned ({type_name(value)}) cannot go home"
+                error.add_note("; ".join(filter(None, [said, remedy(value, shortened(error))])))
             raise
         file, buffers = io.BytesIO(), Buffers()
         stand_in = Unpicklable(type(value).__qualname__, _short_repr(value), shortened(error))

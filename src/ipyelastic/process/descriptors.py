@@ -11,6 +11,8 @@ import array
 import socket
 from collections.abc import Sequence
 
+from .signals import NO_SIGPIPE
+
 __all__ = ["receive_with", "send_with"]
 
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -18,7 +20,7 @@ _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 def send_with(end: socket.socket, data: bytes, fds: Sequence[int], flags: int = 0) -> None:
     """Send a message and copies of descriptors; raises what `socket.sendmsg` raises."""
-    end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))], flags)
+    end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))], flags | NO_SIGPIPE)
 
 
 def receive_with(end: socket.socket, size: int, most: int, flags: int = 0) -> tuple[bytes, list[int]]:

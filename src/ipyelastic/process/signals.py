@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -22,6 +23,7 @@ __all__ = [
     "SignalException",
     "DEFAULT_SIGNALS",
     "DUMP_SIGNAL",
+    "NO_SIGPIPE",
     "TakenSignals",
     "raise_signal_exception",
     "signal_number",
@@ -36,6 +38,10 @@ DEFAULT_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
 # A real-time signal that glibc leaves to programs; a rank answers it with its Python stacks (faulthandler in C, so it
 # works while C code holds the GIL).
 DUMP_SIGNAL: int = getattr(signal, "SIGRTMIN", 34) + 7
+
+NO_SIGPIPE: int = getattr(socket, "MSG_NOSIGNAL", 0)
+"""A flag for what is sent to the other end's process: a program that wants to die of broken pipes (`signal(SIGPIPE,
+SIG_DFL)`, for `| head`) means its own, not one of ours."""
 
 Handler = Callable[[int, "FrameType | None"], Any]
 

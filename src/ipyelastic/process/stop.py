@@ -1,16 +1,17 @@
-"""End processes by pid: one, a group, or whatever carries a mark.
+"""End processes by pid: one, a group, or whatever carries a mark; or let one go on that was stopped.
 
 Runs in: fork server (a run's end), owner (when the server itself died). Never by name, never a process not ours.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
 from .orphans import pids_marked
 
-__all__ = ["send", "kill_group", "kill_marked"]
+__all__ = ["send", "go_on", "kill_group", "kill_marked"]
 
 
 def send(pid: int, signum: int) -> bool:
@@ -20,6 +21,13 @@ def send(pid: int, signum: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def go_on(pidfd: int) -> None:
+    """Let a process go on that somebody has stopped (SIGSTOP) and that is to answer now; nothing for any other."""
+    if pidfd >= 0:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(pidfd, signal.SIGCONT)
 
 
 def kill_group(group_id: int) -> bool:
