@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -53,7 +54,19 @@ def _waiting(ours: ForkServers, count: int) -> list[int]:
     wait_until(lambda: len(_running_children(server)) == count, what="the last run's ranks to be reaped")
     spares = _running_children(server)
     wait_until(lambda: all(map(_is_waiting, spares)), what="each to wait for its call")
+    wait_until(lambda: _in_hand(ours) == set(spares), what="each to be announced")
     return spares
+
+
+def _in_hand(ours: ForkServers) -> set[int]:
+    """The spares that the next launch would take."""
+    assert ours._current is not None
+    ours._current.trim()
+    return {pid for pid, _ in ours._current._handover._ready if is_running(pid)}
+
+
+def _is_gone(pid: int) -> bool:
+    return not is_running(pid)
 
 
 def _running_children(pid: int) -> list[int]:
@@ -269,6 +282,15 @@ def test_one_that_dies_while_it_waits_is_replaced_silently(ours: ForkServers, si
     assert sorted(view.pid for view in run.ranks) == sorted(after)
     assert ours._current is not None
     assert os.pread(ours._current._errors, 4000, 0) == b""
+
+
+def test_those_that_died_do_not_count_as_waiting(ours: ForkServers) -> None:
+    for _ in range(4):
+        for pid in _after_a_launch(ours):
+            os.kill(pid, signal.SIGKILL)
+            wait_until(functools.partial(_is_gone, pid), what="its end")
+        after = _waiting(ours, 2)
+        assert sorted(launch(os.getpid, nproc=2).result(20)) == sorted(after)
 
 
 def test_the_call_of_one_that_is_dead_already_goes_to_another(ours: ForkServers) -> None:

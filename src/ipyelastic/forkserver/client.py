@@ -98,7 +98,7 @@ class ForkServers:
         former, self._current = self._current, successor
         if self._spares:
             with contextlib.suppress(ServerError):  # it died already: the next look says so
-                successor.tell({"op": "spares", "count": self._spares})
+                successor.keep(self._spares)
         if former is not None:
             former.leave()
             self._leaving.append(former)

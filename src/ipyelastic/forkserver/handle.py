@@ -153,6 +153,12 @@ class ServerProcess:
                 self.ready = json.loads(data)
         return True
 
+    def keep(self, count: int) -> None:
+        """Have it keep so many spares. Raises ServerError when it is gone."""
+        with self._lock:
+            self._keep = count
+        self.tell({"op": "spares", "count": count})
+
     def hand_over(self, nprocs: int, fds: Sequence[int], keep: int) -> tuple[list[int], list[int]]:
         """Make ranks of its spares (see Handover.hand_over); and the pids of those that are too many.
 

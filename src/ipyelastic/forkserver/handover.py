@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import tempfile
 from collections import deque
@@ -55,12 +56,24 @@ class Handover:
 
     def dismiss(self, count: int) -> list[int]:
         """Let go of all but `count`; returns the pids of those that the server is to end."""
+        if len(self._ready) > count:
+            self._forget_dead()
         gone = []
         while len(self._ready) > count:
             pid, end = self._ready.pop()
             end.close()
             gone.append(pid)
         return gone
+
+    def _forget_dead(self) -> None:
+        """The server has others in their place by now."""
+        poller = select.poll()
+        for _, end in self._ready:
+            poller.register(end, 0)  # only whether the other end is closed
+        dead = {fd for fd, _ in poller.poll(0)}
+        for _, end in [one for one in self._ready if one[1].fileno() in dead]:
+            end.close()
+        self._ready = deque(one for one in self._ready if one[1].fileno() >= 0)
 
 
 def status_page(nprocs: int) -> int:
