@@ -48,6 +48,7 @@ ISO = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 def test_record_says_what_runs_while_it_runs(gate: Gate) -> None:
     run = launch(passes, args=(gate.path,), nproc=2, env={"SHOWN": "yes"}, ranks=[0], ui="none")
     wait_until(lambda: all(view.pid for view in run.ranks), 20)
+    wait_until((Path(run.log_dir) / "run.json").exists, 20)
     wait_until(lambda: all(entry["pid"] for entry in record(run)["ranks"]), 20)
     told = record(run)
     gate.open()

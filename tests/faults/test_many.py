@@ -104,8 +104,10 @@ def _rss_kib(pid: int) -> int:
 
 def _cost(server: int) -> dict[str, int]:
     gc.collect()
+    current = servers()._current
+    spares = 0 if current is None else len(current._handover._ready)  # announced by now, or not yet
     return {
-        "own fds": len(os.listdir("/proc/self/fd")),
+        "own fds": len(os.listdir("/proc/self/fd")) - spares,
         "own threads": len(os.listdir("/proc/self/task")),
         "server fds": len(os.listdir(f"/proc/{server}/fd")),
         "server threads": len(os.listdir(f"/proc/{server}/task")),

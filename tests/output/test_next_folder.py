@@ -18,6 +18,12 @@ from support.launch_bodies import log_folder
 from support.waiting import wait_until
 
 
+@pytest.fixture(autouse=True)
+def home() -> str:
+    """Where runs of this process go; without a first run there would be none."""
+    return owner_folder()
+
+
 @pytest.fixture
 def made() -> Iterator[next_folder.NextFolder]:
     """One for two ranks, taken."""
@@ -59,6 +65,22 @@ def test_one_that_was_cleared_away_is_not_handed_out() -> None:
         shutil.rmtree(os.path.join(owner_folder(), name), ignore_errors=True)
     assert next_folder.take(2) is None
     assert launch(log_folder, nproc=2, ui="none").result(20)[0].endswith("attempt_0/0")
+
+
+def test_a_process_forked_while_one_is_made_can_make_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(attempt: str, nprocs: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            home = owner_folder()  # of its own: the lock that its parent holds at this moment is not its lock
+            next_folder._lock.acquire(timeout=20) or os._exit(1)
+            os.rmdir(home) if not os.listdir(home) else shutil.rmtree(home)
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    codes: list[int] = []
+    monkeypatch.setattr(next_folder, "_fill", fill)
+    next_folder.prepare(5)
+    assert codes == [0]
 
 
 def test_a_forked_process_leaves_its_parents_alone() -> None:

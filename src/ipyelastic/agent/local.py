@@ -72,6 +72,9 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
     Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/agent.html.
     """
 
+    shown_progress_level = logging.DEBUG
+    """At which the log says how far things are where somebody shows the run; a command's own log takes INFO."""
+
     def __init__(
         self,
         spec: WorkerSpec,
@@ -106,7 +109,7 @@ class LocalElasticAgent(Watching, SimpleElasticAgent):
         self._each_tick, self._on_started = each_tick, on_started
         self._telling = telling or Silent()
         if sink is not None:  # a notebook with `logging.basicConfig(level="INFO")` is to show its own words only
-            self._progress_level = logging.DEBUG
+            self._progress_level = self.shown_progress_level
         self.attempts: list[Attempt] = []
         self._pcontext: PContext | None = None
         self._made: PContext | None = None  # the same, from before its start on

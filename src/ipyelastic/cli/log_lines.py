@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..agent.local import LocalElasticAgent
 from ..terms import env
 from ..terms.errors import OptionError
 
@@ -31,9 +32,11 @@ def log_lines() -> Iterator[None]:
     handler.setFormatter(logging.Formatter(_FORMAT, _TIME))
     logger.setLevel(level)
     logger.addHandler(handler)
+    shown, LocalElasticAgent.shown_progress_level = LocalElasticAgent.shown_progress_level, logging.INFO
     try:
         yield
     finally:
+        LocalElasticAgent.shown_progress_level = shown
         logger.removeHandler(handler)
         logger.setLevel(former)
 

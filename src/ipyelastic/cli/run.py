@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
 from ..engines.cause import port_trouble
@@ -39,6 +39,9 @@ from .machines import run_on_machines
 from .signals import HeardSignals
 
 __all__ = ["run_command"]
+
+_LOOK_AGAIN_S = 0.2
+"""A signal that comes in the moment before a wait begins ends no wait: its handler runs when that has ended."""
 
 _KILLING = (signal.SIGINT, signal.SIGQUIT)  # the second of these; a closed terminal may send SIGHUP twice by itself
 _Word = int | Literal["ended", "written", "closed"]
@@ -156,12 +159,19 @@ class _Waiting:
         )
 
     def _wait_for(self, run: Run[Any]) -> None:
-        while (word := self._words.get()) != "ended":
+        while (word := self._next_word()) != "ended":
             if word == "closed":
                 self._is_closed = True
                 run.stop()
             elif isinstance(word, int):
                 self._obey(run, word)
+
+    def _next_word(self) -> _Word:
+        while True:
+            try:
+                return self._words.get(timeout=_LOOK_AGAIN_S)
+            except Empty:
+                continue
 
     def _obey(self, run: Run[Any], signum: int) -> None:
         self._heard.append(signum)
@@ -181,7 +191,7 @@ class _Waiting:
 
     def _drain(self) -> None:
         """Wait until everything is written, unless a signal comes: then the reader is what keeps us."""
-        while not self._is_abandoned and (word := self._words.get()) != "written":
+        while not self._is_abandoned and (word := self._next_word()) != "written":
             if word == "closed":
                 self._is_closed = True
             elif isinstance(word, int):

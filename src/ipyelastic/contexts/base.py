@@ -27,6 +27,9 @@ __all__ = ["PContext", "RunProcsResult", "validate_full_rank", "default_signal",
 
 logger = logging.getLogger("ipyelastic")
 
+_LOOK_AGAIN_S = 1.0
+"""A signal that comes in the moment before a wait begins ends no wait: its handler runs when that has ended."""
+
 IS_WINDOWS = sys.platform == "win32"
 
 
@@ -168,7 +171,7 @@ class PContext(ABC):
             remaining_s = None if deadline is None else deadline - time.monotonic()
             if remaining_s is not None and remaining_s <= 0:
                 return None
-            self._await_event(remaining_s)
+            self._await_event(_LOOK_AGAIN_S if remaining_s is None else min(remaining_s, _LOOK_AGAIN_S))
 
     # What an agent of ours asks besides torch's methods; a context of somebody else's has nothing to say.
 

@@ -43,6 +43,16 @@ _failures: dict[str, str] = {}  # by run_id; text only: the run itself may be go
 _pid = 0
 
 
+def _renew_lock() -> None:
+    """In a child that this process forked, perhaps while another thread held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def add(run: LivingRun) -> None:
     """A run is about to start."""
     servers()  # its exit handler must be there before ours: the last that came is called first

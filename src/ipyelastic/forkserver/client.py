@@ -310,6 +310,16 @@ _servers: ForkServers | None = None
 _servers_lock = threading.Lock()
 
 
+def _renew_lock() -> None:
+    """In a child that this process forked, perhaps while another thread held it."""
+    global _servers_lock
+    _servers_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def servers() -> ForkServers:
     """This process's fork servers; a process forked from an owner gets its own."""
     global _servers

@@ -172,10 +172,13 @@ class BackgroundDisplay:
         self._place.follow(self)
         # A copied context: what is published in it belongs to this cell, whichever runs by then.
         context = contextvars.copy_context()
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=context.run, args=(self._work,), name=f"ipyelastic-display-{run.run_id}", daemon=True
         )
-        self._thread.start()
+        thread.start()
+        self._thread = thread
+        if self._ended.is_set():  # `end` may have come before there was anything to wait for
+            thread.join(_LEAVE_S)
 
     def end(self, run: Any) -> None:
         """Show the rest. The last update from here; one more comes after the cell."""
@@ -183,8 +186,9 @@ class BackgroundDisplay:
         self._failure = failure_words(run)
         self._ended.set()
         self._dirty.set()
-        if self._thread is not None:
-            self._thread.join(_LEAVE_S)  # a page that takes nothing any more must not hold up those who wait
+        thread = self._thread
+        if thread is not None:
+            thread.join(_LEAVE_S)  # a page that takes nothing any more must not hold up those who wait
 
     def has_just_shown(self) -> bool:
         """Whether it stands under the cell that still runs."""

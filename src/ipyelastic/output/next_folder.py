@@ -11,6 +11,7 @@ Other end: logs.DefaultLogsSpecs uses it for its first attempt.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -18,7 +19,7 @@ import tempfile
 import threading
 from dataclasses import dataclass
 
-from .retention import owner_folder
+from .retention import folder_that_stays, owner_folder
 
 __all__ = ["NextFolder", "prepare", "take"]
 
@@ -36,29 +37,42 @@ _lock = threading.Lock()
 _next: tuple[int, NextFolder] | None = None  # whose, by pid
 
 
+def _forget() -> None:
+    """In a child that this process forked, perhaps while another thread was in here."""
+    global _lock, _next
+    _lock, _next = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def prepare(nprocs: int) -> None:
     """Make one for so many ranks, in place of one for another number. What cannot be made the launch will say."""
     global _next
-    with _lock:
+    with _lock, folder_that_stays() as home:
         if _next is not None and _next[0] == os.getpid():
-            if _next[1].nprocs == nprocs and _is_whole(_next[1]):
+            if _next[1].nprocs == nprocs and _is_whole(_next[1], home):
                 return
             shutil.rmtree(_next[1].path, ignore_errors=True)
         _next = None
-        run_id = secrets.token_hex(4)
-        try:
-            path = tempfile.mkdtemp(prefix=f"{run_id}_", dir=owner_folder())
-            attempt = os.path.join(path, "attempt_0")
-            os.mkdir(attempt, mode=0o700)
-            for rank in range(nprocs):
-                folder = os.path.join(attempt, str(rank))
-                os.mkdir(folder, mode=0o700)
-                for name in ("stdout.log", "stderr.log", "stacks.txt"):
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                    os.close(os.open(os.path.join(folder, name), flags, 0o600))
-        except OSError:
+        if home is None:  # the process is about to end
             return
-        _next = os.getpid(), NextFolder(run_id, path, nprocs)
+        with contextlib.suppress(OSError):
+            run_id = secrets.token_hex(4)
+            path = tempfile.mkdtemp(prefix=f"{run_id}_", dir=home)
+            _fill(os.path.join(path, "attempt_0"), nprocs)
+            _next = os.getpid(), NextFolder(run_id, path, nprocs)
+
+
+def _fill(attempt: str, nprocs: int) -> None:
+    os.mkdir(attempt, mode=0o700)
+    for rank in range(nprocs):
+        folder = os.path.join(attempt, str(rank))
+        os.mkdir(folder, mode=0o700)
+        for name in ("stdout.log", "stderr.log", "stacks.txt"):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(os.path.join(folder, name), flags, 0o600))
 
 
 def take(nprocs: int) -> NextFolder | None:
@@ -66,13 +80,18 @@ def take(nprocs: int) -> NextFolder | None:
     global _next
     with _lock:
         found = _next
-        if found is None or found[0] != os.getpid() or found[1].nprocs != nprocs or not _is_whole(found[1]):
+        if (
+            found is None
+            or found[0] != os.getpid()
+            or found[1].nprocs != nprocs
+            or not _is_whole(found[1], owner_folder())
+        ):
             return None
         _next = None
         return found[1]
 
 
-def _is_whole(folder: NextFolder) -> bool:
+def _is_whole(folder: NextFolder, home: str | None) -> bool:
     """Whether nobody has cleared it away meanwhile, as far as one look can tell."""
     is_there = os.path.exists(os.path.join(folder.path, "attempt_0", str(folder.nprocs - 1), "stderr.log"))
-    return is_there and os.path.dirname(folder.path) == owner_folder()
+    return is_there and os.path.dirname(folder.path) == home

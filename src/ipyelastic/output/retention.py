@@ -8,22 +8,34 @@ Runs in: owner. Folders given with `--log-dir` are never touched.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import stat
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 
 from ..terms import env
 
-__all__ = ["owner_folder", "keep", "mark_failed", "sweep"]
+__all__ = ["folder_that_stays", "owner_folder", "keep", "mark_failed", "sweep"]
 
 KEEP_FAILED_S = 7 * 24 * 3600.0
 _MARKER = ".ipyelastic-owner"
 _FAILED = "failed"
 _lock = threading.Lock()
 _mine: tuple[int, str] | None = None  # pid, folder
+
+
+def _renew_lock() -> None:
+    """In a child that this process forked, perhaps while another thread held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def root_folder() -> str:
@@ -66,11 +78,20 @@ def keep(run_folder: str) -> None:
     mark_failed(run_folder)
 
 
+@contextlib.contextmanager
+def folder_that_stays() -> Iterator[str | None]:
+    """The folder for this process's runs, if there is one; it is not cleared away meanwhile."""
+    with _lock:
+        is_there = _mine is not None and _mine[0] == os.getpid()
+        yield _mine[1] if _mine is not None and is_there else None
+
+
 def _at_exit() -> None:
     global _mine
-    if _mine is not None and _mine[0] == os.getpid():
-        folder, _mine = _mine[1], None
-        _clear(folder, time.time(), owner_ended_well=True)
+    with _lock:
+        if _mine is not None and _mine[0] == os.getpid():
+            folder, _mine = _mine[1], None
+            _clear(folder, time.time(), owner_ended_well=True)
 
 
 def sweep() -> int:
