@@ -86,6 +86,19 @@ def test_twenty_interrupts_in_a_tenth_of_a_second_are_one_end(kernel: Kernel, ga
     assert kernel.value("signal.getsignal(signal.SIGINT) is before") is True
 
 
+def test_bursts_that_outlast_the_cell_leave_the_kernel_alive(kernel: Kernel, gates: Path) -> None:
+    pace = threading.Event()
+    for _ in range(12):
+        sent = kernel.send(f"%%elastic_run -n 1\n{WAITS}")
+        pids(gates, "up", 1)
+        for _ in range(40):
+            kernel.interrupt()
+            pace.wait(0.001)
+        assert kernel.collect(sent, 20).error_name == "KeyboardInterrupt"
+        (gates / "up-0").unlink()
+    assert kernel.value("1 + 1") == 2
+
+
 def test_second_interrupt_kills_ranks_that_do_not_end_when_asked(kernel: Kernel, gates: Path) -> None:
     body = "import os, signal\n"
     body += f"def asked(signum, frame):\n    {here('asked')}\nsignal.signal(signal.SIGTERM, asked)\n"

@@ -184,3 +184,22 @@ def test_nothing_is_made_for_a_rendezvous_that_nobody_listens_to(monkeypatch: py
     monkeypatch.setattr(events, "get_logging_handler", lambda destination="null": logging.StreamHandler())
     events.construct_and_record_rdzv_event("rid", "msg", NodeState.RUNNING)
     assert len(recorded) == 1
+
+
+def test_an_event_that_nobody_hears_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    def serialize(event: events.Event) -> str:
+        written.append(event.name)
+        return event.name
+
+    monkeypatch.setattr(events.Event, "serialize", serialize)
+    logger = events._get_or_create_logger("null")
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda made: heard.append(made.getMessage())  # type: ignore[method-assign]
+    monkeypatch.setattr(logger, "handlers", [logging.NullHandler()])
+    events.record(events.Event("one", events.EventSource.AGENT))
+    logger.addHandler(handler)
+    events.record(events.Event("two", events.EventSource.AGENT))
+    assert (written, heard) == (["two"], ["two"])

@@ -1,7 +1,8 @@
 """Interrupts while a cell waits for its ranks: counted, obeyed by the wait loop, and not let into what comes after.
 
     SIGINT -> Interrupts.count -> foreground's loop: first stops the ranks, second kills them
-    the run is over -> give_back; after interrupts: late ones are swallowed until the cell has ended
+    the run is over -> give_back; after interrupts: late ones are swallowed until the cell has ended, in a kernel until
+    its message has: what a kernel does between the two may not be interrupted, it would end
 
 Runs in: owner, main thread (elsewhere nothing is taken and nothing counted).
 """
@@ -42,6 +43,12 @@ class Interrupts:
         """The run has ended. Without interrupts the former handler is back now, else once the burst is over."""
         self._is_over = True
         if not self.count:
+            self.give_back()
+
+    def cell_has_ended(self, is_kernel: bool) -> None:
+        """The cell of the run has: the former handler is back now; in a kernel after a burst it is the kernel that puts
+        its own in place, at the end of the message that it is answering."""
+        if not (is_kernel and self.count and time.monotonic() - self._last < _BURST_S):
             self.give_back()
 
     def give_back(self) -> None:

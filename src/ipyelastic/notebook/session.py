@@ -75,7 +75,7 @@ class Session:
 
     def _after_cell(self, result: Any = None) -> None:
         if self._interrupts is not None:
-            self._interrupts.give_back()
+            self._interrupts.cell_has_ended(self._place.is_kernel)
             self._interrupts = None
         for form in self._forms:
             form.refresh()
