@@ -1,8 +1,8 @@
-"""All tests, as `make test` runs them: three parts beside each other. Most of them wait most of the time.
+"""All tests, as `make test` runs them: in parts, three at a time. Most of them wait most of the time.
 
-    make test > [here] > one pytest a part; the last part's output is live, that of the others comes when it has ended
+    make test > [here] > one pytest a part; its output comes when it has ended
 
-Exit code: the first one that is not 0.
+Words given are handed on to each pytest. Exit code: the first one that is not 0.
 """
 
 from __future__ import annotations
@@ -10,33 +10,52 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import IO
 
-PARTS = [
-    ["tests/browser", "tests/house"],
-    [f"tests/{room}" for room in ("agent", "cli", "compat", "contexts", "devices", "engines", "failures", "faults")],
+TESTS = Path(__file__).parent
+PARTS = [  # the longest first
+    ["browser", "house"],
+    ["agent", "cli", "compat", "contexts", "devices", "engines", "failures", "faults"],
+    ["forkserver", "headless"],
+    [f"notebook/test_{letter}*.py" for letter in "abcdefgh"],
+    [f"notebook/test_{letter}*.py" for letter in "ijklmnopqrstuvwxyz_"],
 ]
-"""The last part is everything else."""
+AT_A_TIME = 3
+
+
+def paths() -> list[list[str]]:
+    """What each pytest is given; the last part is everything else."""
+    found = [[str(path) for name in part for path in sorted(TESTS.glob(name))] for part in PARTS]
+    taken = {Path(path) for part in found for path in part}
+    rest = [path for path in sorted(TESTS.iterdir()) if path.is_dir() and any(path.glob("**/test_*.py"))]
+    rest = [path for path in [*rest, *sorted(TESTS.glob("test_*.py"))] if path not in taken]
+    return [*found, [str(path) for path in rest if path.name != "notebook"]]
+
+
+def run(part: list[str], file: IO[bytes]) -> int:
+    """One part; its output goes to the file."""
+    # No `&` of a shell: what it starts ignores SIGINT, and kernels are interrupted here.
+    command = [sys.executable, "-m", "pytest", "-q", *part, *sys.argv[1:]]
+    return subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
 
 def main() -> int:
-    pytest = [sys.executable, "-m", "pytest", "-q"]
-    rest = [f"--ignore={folder}" for part in PARTS for folder in part]
-    kept = [tempfile.TemporaryFile() for _ in PARTS]
-    # No `&` of a shell: what it starts ignores SIGINT, and kernels are interrupted here.
-    beside = [
-        subprocess.Popen([*pytest, *part], stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        for part, file in zip(PARTS, kept, strict=True)
-    ]
-    try:
-        codes = [subprocess.call([*pytest, *rest]), *(process.wait() for process in beside)]
-    except KeyboardInterrupt:  # they have had it, too
-        codes = [130, *(process.wait() for process in beside)]
-    for part, file in zip(PARTS, kept, strict=True):
-        print(f"\n==> {' '.join(part)}", flush=True)
-        file.seek(0)
-        sys.stdout.buffer.write(file.read())
-        sys.stdout.buffer.flush()
-        file.close()
+    codes = []
+    with ThreadPoolExecutor(AT_A_TIME) as lanes:
+        files = {}
+        for part in paths():
+            file = tempfile.TemporaryFile()
+            files[lanes.submit(run, part, file)] = part, file
+        for ended in as_completed(files):
+            part, file = files[ended]
+            print(f"\n==> {' '.join(str(Path(path).relative_to(TESTS)) for path in part)}", flush=True)
+            with file:
+                file.seek(0)
+                sys.stdout.buffer.write(file.read())
+                sys.stdout.buffer.flush()
+            codes.append(ended.result())
     return next((code for code in codes if code), 0)
 
 

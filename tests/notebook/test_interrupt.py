@@ -245,6 +245,9 @@ def look():
     temp = sorted(name for name in os.listdir(tempfile.gettempdir()) if name.startswith(('torchelastic_', 'pymp-')))
     children = sorted(open(f'/proc/self/task/{os.getpid()}/children').read().split())
     fds = [fd for fd in fds if '/proc/' not in fd[1] and 'history.sqlite' not in fd[1]]  # IPython's, there and gone
+    from ipyelastic.forkserver.client import servers
+    ready = {end.fileno() for _, end in servers()._current._handover._ready}  # ways to the ranks that wait for a call
+    fds = [fd for fd in fds if fd[0] not in ready]
     return (sorted(fds), names, temp, children)
 
 def more():  # than there was: `had` may hold what was just about to go
