@@ -198,10 +198,11 @@ class ForkServers:
             self._check_pid()
             self.start()
             server = self._choose(modules)
-            status = status_page(nprocs)
-            for_ranks = [*call_fds, values_fd, status, *console]
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            status = -1
             try:
+                status = status_page(nprocs)
+                for_ranks = [*call_fds, values_fd, status, *console]
                 launched = Launched(server, here, run_mark)
                 message: dict[str, Any] = {"op": "run", "mark": run_mark, "nprocs": nprocs, "policy": vars(policy)}
                 if is_exec:
@@ -217,7 +218,8 @@ class ForkServers:
                 raise
             finally:
                 there.close()
-                os.close(status)
+                if status >= 0:
+                    os.close(status)
             return launched
 
     def guard(self, run_mark: str) -> None:

@@ -40,17 +40,16 @@ class Spares:
 
     def __init__(self, mark_address: int, announce: Callable[[int, socket.socket], bool]) -> None:
         self._mark_address, self._announce = mark_address, announce
-        self._wanted = 0
+        self._wanted = self._deaths = 0
         self._waiting: set[int] = set()
-        self._ended: dict[int, int] = {}  # pid -> status, of those that ended while they waited; since the last launch
+        self._ended: dict[int, int] = {}  # pid -> status: the owner may have made ranks of them, and not yet said so
 
     def __contains__(self, pid: int) -> bool:
         return pid in self._waiting
 
     def want(self, count: int) -> None:
         """Keep so many from now on."""
-        self._wanted = count
-        self._ended.clear()
+        self._wanted, self._deaths = count, 0
 
     def dismiss(self, pids: Iterable[int]) -> None:
         """End those; the owner will not use them."""
@@ -62,7 +61,7 @@ class Spares:
     @property
     def is_short(self) -> bool:
         """Whether `add` should be called."""
-        return len(self._waiting) < self._wanted and len(self._ended) < _MOST_DEATHS
+        return len(self._waiting) < self._wanted and self._deaths < _MOST_DEATHS
 
     def add(self) -> None:
         """Fork one more. A fork that the system refuses is tried again after the next launch only."""
@@ -79,6 +78,7 @@ class Spares:
                 self._wanted = 0
                 return
             self._waiting.add(pid)
+            self._ended.pop(pid, None)  # another process had this number
             if not self._announce(pid, here):
                 self.want(0)
                 self.dismiss([pid])
@@ -93,7 +93,10 @@ class Spares:
         if pid not in self._waiting:
             return False
         self._waiting.discard(pid)
+        self._deaths += 1
         self._ended[pid] = status
+        if len(self._ended) > _MOST_DEATHS:
+            del self._ended[next(iter(self._ended))]
         return True
 
     def end(self) -> None:
