@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from ..payload.pickling import is_installed
 
-__all__ = ["wanted_modules", "worth_preloading", "is_fit", "file_states"]
+__all__ = ["wanted_modules", "worth_preloading", "is_fit", "file_state", "file_states", "module_files"]
 
 # The notebook's own machinery is in every kernel and in no rank; some of it starts threads.
 _NEVER = frozenset(
@@ -71,20 +71,20 @@ def _is_installed_here(name: str) -> bool:
 
 
 def file_states(preload: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """`{path: (modification time in ns, size in bytes)}` of the files that preloading these packages reads.
+    """`{path: (modification time in ns, size in bytes)}` of `module_files`."""
+    found = ((path, file_state(path)) for path in module_files(preload))
+    return {path: state for path, state in found if state is not None}
+
+
+def module_files(preload: Iterable[str]) -> list[str]:
+    """The files that preloading these packages reads.
 
     Taken from this process's own modules: it has imported the same packages, or is about to.
     """
     tops = {name.partition(".")[0] for name in preload}
-    states = {}
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in tops:
-            path = getattr(module, "__file__", None)
-            if isinstance(path, str):
-                state = file_state(path)
-                if state is not None:
-                    states[path] = state
-    return states
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in tops]
+    paths = (getattr(module, "__file__", None) for module in modules)
+    return [path for path in paths if isinstance(path, str) and os.path.isabs(path)]  # torch has a few of no file
 
 
 def file_state(path: str) -> tuple[int, int] | None:
