@@ -10,6 +10,7 @@ Runs in: owner. Every value is checked here, at the door; nothing is started by 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import keyword
 import signal
 from argparse import Namespace
@@ -147,7 +148,7 @@ class RunOptions:
         given = {field_of_keyword(name): value for name, value in keywords.items()}
         if given.get("nproc", 0) is None:
             del given["nproc"]
-        return _fitted(cls(**merged(given)), given)
+        return _fitted(_made(merged(given)), given)
 
     def choose_nproc(self) -> tuple[int, str]:
         """How many ranks it will be, and a sentence on how that was chosen (empty when a number was given)."""
@@ -166,6 +167,20 @@ class RunOptions:
         return choice
 
 
+_PLAIN = frozenset([bool, float, int, str, type(None)])
+
+
+def _made(fields: Mapping[str, Any]) -> RunOptions:
+    """Those options. Most launches of a notebook have the same few, which are checked once."""
+    is_always_the_same = all(type(value) in _PLAIN and name != "log_dir" for name, value in fields.items())
+    return _made_once(**fields) if is_always_the_same else RunOptions(**fields)  # a log_dir is one of the folder of now
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _made_once(**fields: Any) -> RunOptions:
+    return RunOptions(**fields)
+
+
 def _fitted(options: RunOptions, given: Mapping[str, Any]) -> RunOptions:
     """The options with saved `ranks` that this run does not have left out; all are shown when none is left."""
     if options.shown is None or "shown" in given:
@@ -182,8 +197,7 @@ def _fitted(options: RunOptions, given: Mapping[str, Any]) -> RunOptions:
 
 def field_of_keyword(name: str) -> str:
     """RunOptions' field for a keyword of `launch()`. Raises OptionError for an unknown one, naming the nearest."""
-    known = [entry.name for entry in dataclasses.fields(RunOptions)]
-    field_name = _RENAMED.get(name, name)
+    field_name, known = _RENAMED.get(name, name), RunOptions.__dataclass_fields__
     if field_name not in known:
         raise OptionError(f"{name}=: no such option{nearest(name, sorted({*known, *_RENAMED}))}")
     return field_name
@@ -208,12 +222,26 @@ def parse_line(
         line: Options, then (for the line magic) code, which is taken as it stands.
         prog: What the help calls it.
         defaults: RunOptions fields used where the line gives none; None: the saved defaults.
-        expand: Replaces variables in option values, those of `--env` (often JSON, or meant for a shell) left out.
+        expand: Replaces variables (`$name`, `{name}`) in option values; in those of `--env` (often JSON, or meant for a
+            shell) it does not.
 
     Raises:
         OptionError: One line that names the value and what would be taken.
         HelpWanted: `-h` was given.
     """
+    if "$" in line or "{" in line:
+        found, code = _read_line(line, prog, expand)
+    else:
+        found, code = _known_line(line, prog)
+    given = {name: value for name, value in read_values(found, OPTIONS).items() if name not in OF_ONE_LINE}
+    if found.out is not None and (not found.out.isidentifier() or keyword.iskeyword(found.out)):
+        raise OptionError(f"-o {found.out!r}: expected a variable's name")
+    options = _fitted(_made(merged(given, defaults)), given)
+    return ParsedLine(options, found.out, code, bool(found.is_background))
+
+
+def _read_line(line: str, prog: str, expand: Callable[[str], str] | None) -> tuple[Namespace, str]:
+    """The texts of a line's options, and what follows them."""
     parser = new_parser(prog)
     parted = split_line(line, parser)
     words = parted.words
@@ -226,12 +254,13 @@ def parse_line(
     option = option_of(parted.pending.lstrip("-")) if parted.pending.startswith("--") else None
     if option is not None:
         raise OptionError(option.missing(parted.pending))
-    found = parser.parse_args(words)
-    given = {name: value for name, value in read_values(found, OPTIONS).items() if name not in OF_ONE_LINE}
-    if found.out is not None and (not found.out.isidentifier() or keyword.iskeyword(found.out)):
-        raise OptionError(f"-o {found.out!r}: expected a variable's name")
-    options = _fitted(RunOptions(**merged(given, defaults)), given)
-    return ParsedLine(options, found.out, parted.code, bool(found.is_background))
+    return parser.parse_args(words), parted.code
+
+
+@functools.lru_cache(maxsize=64)
+def _known_line(line: str, prog: str) -> tuple[Namespace, str]:
+    """The same for a line without variables: notebooks have few different ones, and each is written many times."""
+    return _read_line(line, prog, None)
 
 
 def refuse_unknown(words: Sequence[str], parser: OptionParser) -> None:

@@ -15,9 +15,9 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..payload.body import CellBody
 from ..terms.errors import OptionError
@@ -66,20 +66,15 @@ def build_body(
     _refuse_letters(raw)
     filename = shell.compile.cache(raw, cell_number(shell) if number is None else number, raw_code=raw)
     label = " ".join(shell.compile.format_code_name(filename) or (filename,))
-    tree = _parse(shell, text, filename, lines_before=0 if head is None else 1)
-    if not is_here:
-        _refuse_magics(tree)
-    reads = _names_in_texts(tree) | _names_in_commands(tree)
-    flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    last = None
-    if tree.body and isinstance(tree.body[-1], ast.Expr) and (keeps_silenced or not _is_silenced(text)):
-        expression = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]  # an Expr has one
-        last = compile(expression, filename, "eval", flags, dont_inherit=True)
-    code = compile(tree, filename, "exec", flags, dont_inherit=True) if tree.body else None
-    writes: set[str] = set()
-    for part in (code, last):
-        if part is not None:
-            _gather(part, reads, writes)
+    key = (text, filename, head is None, keeps_silenced, is_here, shell.compile.flags)
+    reading = _read.get(key) if _is_plain(shell) else None
+    if reading is None:
+        reading = _reading(shell, text, filename, head is None, keeps_silenced, is_here)
+        if reading.is_for_any_state:
+            _read[key] = reading
+            if len(_read) > _MOST_READ:
+                del _read[next(iter(_read))]
+    code, last, reads = reading.code, reading.last, reading.reads
     notes = []
     captured, uses = {}, {}
     for name, line in reads.items():
@@ -90,8 +85,54 @@ def build_body(
             continue
         captured[name] = names[name]
         uses[name] = f"{label}, line {line}"
-    body = CellBody(code, last, captured, uses, (filename,), frozenset(writes), name=label)
+    body = CellBody(code, last, captured, uses, (filename,), reading.writes, name=label)
     return body, notes
+
+
+class _Reading(NamedTuple):
+    """What a text says, whatever the notebook's names are bound to."""
+
+    code: CodeType | None
+    last: CodeType | None
+    reads: Mapping[str, int]
+    writes: frozenset[str]
+    is_for_any_state: bool
+
+
+_MOST_READ = 32
+_read: dict[tuple[Any, ...], _Reading] = {}
+"""Cells are run again and again; one that stayed the same is not read again."""
+
+
+def _is_plain(shell: Any) -> bool:
+    """Whether nobody has added to what IPython does with a cell's text."""
+    manager = shell.input_transformer_manager
+    transforms = (
+        *manager.cleanup_transforms,
+        *manager.line_transforms,
+        *manager.token_transformers,
+        *shell.input_transformers_post,
+    )
+    return all(getattr(one, "__module__", "").startswith("IPython.") for one in transforms)
+
+
+def _reading(shell: Any, text: str, filename: str, is_line: bool, keeps_silenced: bool, is_here: bool) -> _Reading:
+    tree, is_for_any_state = _parse(shell, text, filename, lines_before=0 if is_line else 1)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    if not is_here:
+        _refuse_magics(calls)
+    reads = _names_in_texts(calls) | _names_in_commands(calls)
+    flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr) and (keeps_silenced or not _is_silenced(text)):
+        expression = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]  # an Expr has one
+        last = compile(expression, filename, "eval", flags, dont_inherit=True)
+    code = compile(tree, filename, "exec", flags, dont_inherit=True) if tree.body else None
+    writes: set[str] = set()
+    for part in (code, last):
+        if part is not None:
+            _gather(part, reads, writes)
+    return _Reading(code, last, reads, frozenset(writes), is_for_any_state and _is_plain(shell))
 
 
 def _refuse_letters(raw: str) -> None:
@@ -117,15 +158,16 @@ def cell_number(shell: Any) -> int:
     return int(shell.execution_count)
 
 
-def _parse(shell: Any, text: str, filename: str, lines_before: int) -> ast.Module:
+def _parse(shell: Any, text: str, filename: str, lines_before: int) -> tuple[ast.Module, bool]:
+    """The text's tree, and whether it would be the same at any other time: what IPython makes of a single line
+    depends on the notebook's names (`ls` may be one)."""
     # IPython's transformation drops blank lines at the top; the tracebacks must count them.
     stripped = text.lstrip("\n")
     blank = len(text) - len(stripped)
     shift = lines_before + blank
     try:
         transformed = shell.transform_cell(stripped)
-        tree: ast.Module = ast.parse("\n" * shift + transformed, filename)
-        return tree
+        return ast.parse("\n" * shift + transformed, filename), len(transformed.splitlines()) > 1
     except SyntaxError as error:
         if error.filename != filename:  # raised by a transformer, which counts from the body's first line
             error.filename = filename
@@ -134,18 +176,17 @@ def _parse(shell: Any, text: str, filename: str, lines_before: int) -> ast.Modul
         raise
 
 
-def _refuse_magics(tree: ast.Module) -> None:
-    for node in ast.walk(tree):
+def _refuse_magics(calls: Sequence[ast.Call]) -> None:
+    for node in calls:
         is_magic = (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
+            isinstance(node.func, ast.Attribute)
             and node.func.attr in _MAGIC_CALLS
             and isinstance(node.func.value, ast.Call)
             and isinstance(node.func.value.func, ast.Name)
             and node.func.value.func.id == "get_ipython"
         )
         if is_magic:
-            assert isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            assert isinstance(node.func, ast.Attribute)
             name = str(node.args[0].value) if isinstance(node.args[0], ast.Constant) else "?"
             sign = "%%" if node.func.attr == "run_cell_magic" else "%"
             if name in ("pinfo", "pinfo2"):
@@ -156,11 +197,11 @@ def _refuse_magics(tree: ast.Module) -> None:
             )
 
 
-def _names_in_commands(tree: ast.Module) -> dict[str, int]:
+def _names_in_commands(calls: Sequence[ast.Call]) -> dict[str, int]:
     """Names that `!cmd` uses as `{name}` or `$name`, with their line: they stand in text, not in the bytecode."""
     names: dict[str, int] = {}
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+    for node in calls:
+        if not isinstance(node.func, ast.Attribute):
             continue
         if node.func.attr not in ("system", "getoutput") or not node.args or not isinstance(node.args[0], ast.Constant):
             continue
@@ -178,11 +219,11 @@ _QUOTED = {  # (the call, what in its text is a name of the program's)
 }
 
 
-def _names_in_texts(tree: ast.Module) -> dict[str, int]:
+def _names_in_texts(calls: Sequence[ast.Call]) -> dict[str, int]:
     """Names that stand in texts only: `eval("x + 1")`, `frame.query("a > @x")`, `sql("select * from x")`."""
     names: dict[str, int] = {}
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
+    for node in calls:
+        if not (node.args and isinstance(node.args[0], ast.Constant)):
             continue
         text, function = node.args[0].value, node.func
         if not isinstance(text, str):
@@ -200,6 +241,8 @@ def _names_in_texts(tree: ast.Module) -> dict[str, int]:
 
 def _is_silenced(text: str) -> bool:
     """Whether the last thing in the body but comments and blanks is a semicolon."""
+    if ";" not in text:
+        return False
     last = ""
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
