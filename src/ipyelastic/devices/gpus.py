@@ -42,7 +42,7 @@ def visible_gpu_count(named: str | None = None) -> int:
     A container has device files for the GPUs it was given only, so they are asked rather than the driver's list.
     """
     try:
-        present = _count(_device_files())
+        present, _ = _device_files()
     except OSError:
         present = 0
     visible = os.environ.get(env.CUDA_VISIBLE_DEVICES) if named is None else named
@@ -102,24 +102,22 @@ def compute_processes(gpus: Sequence[VisibleGpu]) -> dict[int, list[int]]:
 
 
 _SETTLED_NS = 2_000_000_000
-_listed: tuple[str, int, list[str]] = ("", 0, [])
+_listed: tuple[str, int, tuple[int, bool]] = ("", 0, (0, False))
 
 
-def _device_files() -> list[str]:
-    """The names in the device folder; not read again while it stays as it was. Raises OSError."""
+def _device_files() -> tuple[int, bool]:
+    """How many GPUs have files in the device folder, and whether something else there may be one; not read again while
+    it stays as it was. Raises OSError."""
     global _listed
     changed = os.stat(DEVICE_FOLDER).st_mtime_ns
     if _listed[:2] == (DEVICE_FOLDER, changed):
         return _listed[2]
     names = os.listdir(DEVICE_FOLDER)
+    gpus = sum(1 for name in names if name.startswith("nvidia") and name[6:].isdecimal())
+    found = gpus, any(map(_OTHERS, names))
     if time.time_ns() - changed > _SETTLED_NS:  # else it may change once more within the clock's tick
-        _listed = (DEVICE_FOLDER, changed, names)
-    return names
-
-
-def _count(names: list[str]) -> int:
-    """How many of the device files are GPUs."""
-    return sum(1 for name in names if name.startswith("nvidia") and name[6:].isdecimal())
+        _listed = (DEVICE_FOLDER, changed, found)
+    return found
 
 
 def _entries(visible: str) -> list[str]:
@@ -132,7 +130,7 @@ def _entries(visible: str) -> list[str]:
 def has_accelerator() -> bool:
     """Whether there may be anything but CPUs to compute on, of whatever maker; in doubt, yes."""
     try:
-        names = _device_files()
+        gpus, has_others = _device_files()
     except OSError:
         return True
-    return any(map(_OTHERS, names)) or (_count(names) > 0 and visible_gpu_count() > 0)
+    return has_others or (gpus > 0 and visible_gpu_count() > 0)

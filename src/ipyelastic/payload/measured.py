@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Measured", "Measuring", "Load", "may_be_large", "type_name", "note_of"]
+__all__ = ["Measured", "Measuring", "Load", "opened", "may_be_large", "type_name", "note_of"]
 
 TELL_ABOVE = 10_000_000  # bytes; a copy of less is not felt
 _MOST_TOLD = 5
@@ -28,10 +28,10 @@ class Measured:
         self.name, self.value, self.use = name, value, use
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _opened, (0, self.value, 0)
+        return opened, (0, self.value, 0)
 
 
-def _opened(begin: int, value: Any, end: int) -> Any:
+def opened(begin: int, value: Any, end: int) -> Any:
     return value
 
 
@@ -65,7 +65,7 @@ class Measuring:
     def reduced(self, obj: object) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
         """What a pickler's `reducer_override` returns for objects of this file; None for others."""
         if type(obj) is Measured:
-            return _opened, (_Mark(obj, False), obj.value, _Mark(obj, True))
+            return opened, (_Mark(obj, False), obj.value, _Mark(obj, True))
         if type(obj) is _Mark:
             self._pass(obj)
             return int, ()

@@ -24,7 +24,7 @@ from typing import Any
 import cloudpickle
 import cloudpickle.cloudpickle as machinery
 
-from . import identity, reductions
+from . import identity, measured, reductions
 from .measured import Measured, Measuring, may_be_large
 
 __all__ = ["CallPickler", "ValuePickler", "dumps"]
@@ -113,6 +113,9 @@ def _same(value: Any) -> Any:
     return value
 
 
+_MACHINERYS = ("_builtin_type", "_class_setstate", "_function_setstate", "_make_function", "subimport")
+
+
 class CallPickler(_Pickler):
     """Pickle a call for its ranks.
 
@@ -137,9 +140,12 @@ class CallPickler(_Pickler):
                 cloudpickle.unregister_pickle_by_value(module)
 
     def reducer_override(self, obj: Any) -> Any:
-        measured = self.measuring.reduced(obj)
-        if measured is not None:
-            return measured
+        kind = type(obj)
+        if (kind is types.FunctionType or kind is type) and obj in _BY_NAME:
+            return NotImplemented
+        by_measuring = self.measuring.reduced(obj)
+        if by_measuring is not None:
+            return by_measuring
         of_shell = reductions.shell_reduced(obj)
         if of_shell is not None:
             return of_shell
@@ -169,6 +175,16 @@ class CallPickler(_Pickler):
         elif module.__name__ not in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.register_pickle_by_value(module)
             self._by_value.append(module)
+
+
+_BY_NAME = frozenset(
+    [
+        *(bool, bytes, dict, float, int, list, object, set, str, tuple, type),
+        *(getattr(machinery, name) for name in _MACHINERYS if hasattr(machinery, name)),
+        *(main_globals, measured.opened, reductions.new_class),
+    ]
+)
+"""What streams are full of and any Python finds under its name: half of what a small call is asked about."""
 
 
 def _measure_globals(function: types.FunctionType, reduced: tuple[Any, ...]) -> None:

@@ -23,7 +23,7 @@ import cloudpickle.cloudpickle as machinery
 
 from . import identity
 
-__all__ = ["reduced", "class_reduced", "shell_reduced"]
+__all__ = ["reduced", "class_reduced", "new_class", "shell_reduced"]
 
 Reduced = tuple[Any, ...]
 
@@ -186,7 +186,7 @@ def class_reduced(cls: Any, by_cloudpickle: Any) -> Any:
             keys = {name: getattr(cls, name) for name in ("__required_keys__", "__optional_keys__", "__total__")}
             names = (cls.__name__, cls.__qualname__, cls.__module__, cls.__doc__)
             return _new_typed_dict, (names, dict(cls.__annotations__), keys)
-        return (_new_class, args, *rest)
+        return (new_class, args, *rest)
     if make is machinery._make_skeleton_enum and not issubclass(cls, enum.Flag):
         members = {name: _member_state(cls.__members__[name]) for name in args[3]}
         if any(member.is_odd for member in members.values()):
@@ -204,7 +204,7 @@ def _new_typed_dict(names: tuple[str, str, str, str | None], annotations: dict[s
     return made
 
 
-def _new_class(constructor: Any, name: str, bases: tuple[type, ...], namespace: Any, class_id: str, extra: Any) -> Any:
+def new_class(constructor: Any, name: str, bases: tuple[type, ...], namespace: Any, class_id: str, extra: Any) -> Any:
     try:
         return machinery._make_skeleton_class(constructor, name, bases, namespace, class_id, extra)
     except TypeError:

@@ -168,7 +168,9 @@ def put_metric(metric_name: str, metric_value: float, metric_group: str = "torch
 
     Source: torch 2.13, https://docs.pytorch.org/docs/stable/elastic/metrics.html.
     """
-    getStream(metric_group).add_value(metric_name, metric_value)
+    stream = getStream(metric_group)
+    if type(stream.handler) is not NullMetricHandler:
+        stream.add_value(metric_name, metric_value)
 
 
 @overload

@@ -6,9 +6,10 @@ Source: torch 2.13 (SEEDS section 14) for the names without our prefix.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
-__all__ = ["read_at_import", "names_read_at_import"]
+__all__ = ["of_this_process", "read_at_import", "names_read_at_import"]
 
 # Set for every rank, as torchrun does.
 RANK = "RANK"
@@ -81,6 +82,23 @@ def semaphore_prefix(run_mark: str) -> str:
     return f"mp-{run_mark}-"
 
 
+_known: tuple[dict[bytes, bytes], dict[str, str]] = ({}, {})
+
+
+def of_this_process() -> dict[str, str]:
+    """A copy of `os.environ`, which decodes each name and value in Python: one that has not changed is decoded once."""
+    global _known
+    encoded = getattr(os.environ, "_data", None)  # CPython's and PyPy's; somebody may have put a plain dict there
+    if type(encoded) is not dict or os.name != "posix":
+        return dict(os.environ)
+    raw, decoded = _known
+    if encoded != raw:
+        raw = dict(encoded)
+        decoded = {os.fsdecode(name): os.fsdecode(value) for name, value in raw.items()}
+        _known = raw, decoded
+    return dict(decoded)
+
+
 _READ_AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "NUMEXPR_", "LD_", "PYTHON", "TORCH_LOGS", "MALLOC_")
 
 
@@ -94,4 +112,4 @@ def read_at_import(name: str) -> bool:
 
 def names_read_at_import(environment: Mapping[str, str] | Iterable[str]) -> list[str]:
     """The names of `environment` for which `read_at_import` holds, sorted."""
-    return sorted(name for name in environment if read_at_import(name))
+    return sorted([name for name in environment if name.startswith(_READ_AT_IMPORT)])
