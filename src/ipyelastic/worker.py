@@ -1,7 +1,7 @@
 """The only entry of a rank: from a bare process to the user's function and out again.
 
     fork server --fork--> run_forked --.
-    fork server --fork--> run_spare ---+  (waits for its call)
+    fork server --fork--> run_spare ---+  (waits for its call, and does what it is told ahead)
     fork server --exec--> main --------+--> circumstances -> load the call -> run it -> value or failure -> exit
     keeper -------fork--> run_in_fork -'
 
@@ -17,29 +17,32 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import gc
 import inspect
 import os
 import pickle
-import resource
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from os import _exit, getpid  # the user's code may replace those in `os`, and a rank that went on would be a server
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from .failures import handler
 from .failures.record import exception_record, write_error_file
 from .output.redirect import point_streams
-from .payload.call import load_call, pack_call
+from .payload.body import CellBody
+from .payload.call import PackedCall, pack_call
+from .payload.changes import changed, changes
 from .payload.circumstances import Circumstances, make_ready, settle, take_over
-from .payload.delivery import HANDOVER, CallFds, Load, await_call, read_head
+from .payload.delivery import HANDOVER, CallFds, Delivery, Load, await_call, read_head
 from .payload.identity import known_ids
 from .payload.import_costs import ImportCosts
 from .payload.seeds import seed_all
-from .payload.shared import write_sections
-from .payload.sources import label_of
+from .payload.sources import forget, label_of
 from .payload.values import channel_pair, send_failure, send_value
 from .process.descriptors import receive_with
 from .process.exits import drop_inherited_exits, flush_streams, hurry_when_asked, leave
@@ -70,69 +73,162 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         die_with_parent(parent_pid, signal.SIGKILL)
         drop_inherited_exits()
-        _rehearse()
+        _rehearse(mark_address)
         settle(is_fresh_main=True)
         with socket.socket(fileno=channel_fd) as channel:
-            data, fds = receive_with(channel, HANDOVER.size, 7)
-        if not data:
+            handed = _await_call(channel)
+        if handed is None:
             _exit(0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        head_fd, call_fd, gate_fd, values_fd, status_fd, *console = fds
-        for fd, own in enumerate(console, start=1):
-            os.dup2(own, fd)
-            os.close(own)
-        (local_rank,) = HANDOVER.unpack(data)
-        call_fds = CallFds(head_fd, call_fd, gate_fd)
-        _take_call(local_rank, call_fds, RankFds(values_fd, status_fd), mark_address, is_settled=True)
+        if handed.guess is None:
+            _take_call(handed.local_rank, handed.call_fds, handed.fds, mark_address, is_settled=True)
+        load, found = _awaited(handed.call_fds)
+        given = changed(handed.guess, found or {})
+        carry_mark(mark_address, given["run_mark"])
+        _live(given, handed.local_rank, handed.fds, load, taken=handed.guess, is_settled=True, is_learning=True)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         _exit(1)
 
 
-_rehearsal: tuple[bytes, bytes] | None = None
+@dataclass
+class _Handed:
+    """What a spare was handed; with a guess, ahead of the call."""
+
+    local_rank: int
+    call_fds: CallFds
+    fds: RankFds
+    guess: Circumstances | None
+
+    def close(self) -> None:
+        for fd in (*self.call_fds, self.fds.values, self.fds.status):
+            os.close(fd)
+
+
+def _await_call(channel: socket.socket) -> _Handed | None:
+    """Wait for a call, and do ahead what can be; None: nobody will send one any more."""
+    ahead: _Handed | None = None
+    while True:
+        if ahead is not None:
+            is_open = _is_called(channel, ahead.call_fds.gate)
+            if is_open:
+                return ahead
+            ahead.close()  # another message follows, or nothing
+            ahead = None
+        data, fds = receive_with(channel, HANDOVER.size, 7)
+        if not data:
+            return None
+        local_rank, is_ahead = HANDOVER.unpack(data)
+        head_fd, call_fd, gate_fd, values_fd, status_fd, *console = fds
+        for fd, own in enumerate(console, start=1):
+            os.dup2(own, fd)
+            os.close(own)
+        handed = _Handed(local_rank, CallFds(head_fd, call_fd, gate_fd), RankFds(values_fd, status_fd), None)
+        if not is_ahead:
+            return handed
+        handed.guess = pickle.loads(read_head(head_fd))
+        _point(handed.guess, local_rank)
+        take_over(handed.guess, local_rank)
+        ahead = handed
+
+
+def _is_called(channel: socket.socket, gate_fd: int) -> bool:
+    """Wait until the gate opens (True), or was given up, or the channel has something to say (False)."""
+    poller, gate = select.poll(), select.poll()
+    for fd in (channel.fileno(), gate_fd):
+        poller.register(fd, select.POLLIN)
+    gate.register(gate_fd, select.POLLIN)
+    poller.poll()
+    # Looked at once more: the owner opens the gate and closes its end of the channel, perhaps while we were looking.
+    return any(events & select.POLLIN for _, events in gate.poll(0))
+
+
+@dataclass(frozen=True)
+class _Rehearsal:
+    """Calls that do nothing, as they would come from an owner."""
+
+    given: Circumstances
+    calls: tuple[PackedCall, ...]
+
+
+_rehearsal: _Rehearsal | None = None
+_NOTHING = """
+import time
+
+class Thing:
+    "Of a notebook, as the function is: both travel by value."
+
+    def __init__(self, value):
+        self.value = value
+
+def nothing(what, *more):
+    return [what, Thing, time.monotonic(), more]
+"""
 
 
 def prepare_rehearsal() -> None:
-    """In the fork server, before its memory is frozen: a call that does nothing, as it would come from an owner."""
+    """In the fork server, before its memory is frozen."""
     global _rehearsal
     environment = dict(os.environ)
+    ranks = {env.RANK: "0", env.LOCAL_RANK: "0", env.WORLD_SIZE: "2"}
     given = Circumstances(
-        base_env=environment, envs={0: {f"{env.RANK}_{number}": "0" for number in range(30)}, 1: {}}, cwd="/",
-        umask=None, rlimits={which: resource.getrlimit(which) for which in (resource.RLIMIT_CORE, resource.RLIMIT_CPU)},
-        sys_path=list(sys.path), argv=list(sys.argv), stdouts={0: os.devnull}, stderrs={0: os.devnull}, stacks={},
-        grace_s=0.0, seed=None, num_threads=None, run_mark=environment.get(env.RUN_MARK, ""),
+        base_env=environment, envs={0: {**ranks, **{f"{env.RANK}_{number}": "0" for number in range(30)}}, 1: {}},
+        cwd="/", umask=None, rlimits={},
+        sys_path=list(sys.path), argv=list(sys.argv), stdouts={0: os.devnull}, stderrs={0: os.devnull},
+        stacks={0: os.devnull}, grace_s=0.0, seed=None, num_threads=None, run_mark=environment.get(env.RUN_MARK, ""),
         is_exit_0_fine=False,
     )  # fmt: skip
-    names: dict[str, Any] = {"__name__": "__main__"}  # a function of a notebook travels by value
-    exec("def nothing(what, *more):\n    return [what, more]", names)
-    _rehearsal = pickle.dumps(given), pack_call(names["nothing"], {0: (["a list"], 1.0)}).stream
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(_NOTHING, names)
+    captured = {name: names[name] for name in ("nothing", "Thing", "time")}
+    code, last = compile("what = [Thing(1), rank]", "<cell>", "exec"), compile("nothing(what)", "<cell>", "eval")
+    bodies: list[Any] = [names["nothing"], CellBody(code, last, captured, {}, ("<cell>",))]
+    arguments: list[tuple[Any, ...]] = [(["a list"], 1.0), ()]
+    calls = (pack_call(body, {0: args}) for body, args in zip(bodies, arguments, strict=True))
+    _rehearsal = _Rehearsal(given, tuple(calls))
 
 
-def _rehearse() -> None:
-    """Go through the motions of a rank with that call, and leave everything as it was.
+def _rehearse(mark_address: int) -> None:
+    """Go through the motions of a rank with these calls, and leave everything as it was.
 
     A forked process shares its parent's memory until it writes to it: each page's first write costs a fault and a copy
-    (7 us), and Python writes wherever it looks. What is touched here the call need not wait for.
+    (3 to 7 us), and Python writes wherever it looks. What is touched here the call need not wait for.
     """
     if _rehearsal is None:
         return
-    call_fd = write_sections(_rehearsal)
-    head, load = load_call(call_fd)
-    os.close(call_fd)
-    given: Circumstances = pickle.loads(head)
-    kept = os.dup(1), os.dup(2)
-    point_streams(given["stdouts"][0], given["stderrs"][0])
-    for local_rank in (0, 1):
-        take_over(given, local_rank)
-    seed_all(None, 0)
-    entrypoint, args = load()
-    known = known_ids()
-    value = _called(entrypoint, args[0], False)
-    flush_streams()
-    here, there = channel_pair()
-    with here, there:
-        send_value(there.fileno(), 0, value, known=known, run_mark=given["run_mark"], may_stand_in=True)
+    before, kept = _rehearsal.given, (os.dup(1), os.dup(2))
+    _point(before, 0)
+    for call in _rehearsal.calls:
+        take_over({**before, "envs": {0: {}}}, 0)
+        take_over(before, 0)
+        now: Circumstances = {**before, "envs": {**before["envs"], 0: {**before["envs"][0], env.RUN_ID: "none"}}}
+        delivery = Delivery(pickle.dumps(before), 1, None)
+        pickle.loads(read_head(delivery.fds.head))
+        delivery.deliver(call, {"<cell>": ("nothing(what)", "")}, changes(before, now))
+        load, found = await_call(CallFds(*map(os.dup, delivery.fds)))
+        delivery.close()
+        given = changed(before, found or {})
+        carry_mark(mark_address, given["run_mark"])
+        take_over(given, 0, before)
+        make_ready()
+        seed_all(None, 0)
+        costs = ImportCosts()
+        costs.watch()
+        entrypoint, args = load()
+        known = known_ids()
+        value = _called(entrypoint, args[0], False)
+        sys.meta_path.remove(costs)
+        flush_streams()
+        here, there = channel_pair()
+        with here, there:
+            mark, imports = given["run_mark"], costs.milliseconds
+            send_value(there.fileno(), 0, value, known=known, run_mark=mark, may_stand_in=True, imports=imports)
+        del entrypoint, args, load, value
+    _close_stacks()
+    forget("<cell>")
+    take_over(before, 1)
+    gc.collect()  # the class
     for fd, own in enumerate(kept, start=1):
         os.dup2(own, fd)
         os.close(own)
@@ -156,15 +252,19 @@ def _take_call(
 ) -> NoReturn:
     circumstances: Circumstances = pickle.loads(read_head(call_fds.head))
     carry_mark(mark_address, circumstances["run_mark"])
-    load = functools.partial(_awaited, call_fds)
+    load = functools.partial(_awaited_and_loaded, call_fds)
     _live(circumstances, local_rank, fds, load, is_settled=is_settled, is_learning=True)
 
 
-def _awaited(call_fds: CallFds) -> Any:
+def _awaited(call_fds: CallFds) -> tuple[Load, Mapping[str, Any] | None]:
     try:
-        load = await_call(call_fds)
+        return await_call(call_fds)
     except EOFError:  # its owner could not pack it, and says so itself
         _exit(1)
+
+
+def _awaited_and_loaded(call_fds: CallFds) -> Any:
+    load, _ = _awaited(call_fds)
     return load()
 
 
@@ -191,7 +291,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         die_with_parent(parent_pid, signal.SIGKILL)
         call_fds = CallFds(head_fd, call_fd, gate_fd)
         given: Circumstances = pickle.loads(read_head(head_fd))
-        _live(given, local_rank, RankFds(values_fd, status_fd), functools.partial(_awaited, call_fds))
+        _live(given, local_rank, RankFds(values_fd, status_fd), functools.partial(_awaited_and_loaded, call_fds))
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -216,6 +316,7 @@ def _live(
     fds: RankFds,
     load: Load,
     *,
+    taken: Circumstances | None = None,
     is_fresh_main: bool = True,
     is_settled: bool = False,
     is_learning: bool = False,
@@ -223,15 +324,16 @@ def _live(
     """Run the call, say how it went, and end the process.
 
     Args:
+        taken: What this process was told ahead and has done.
         is_fresh_main: The user's code gets a `__main__` of its own.
         is_settled: circumstances.settle was called before there was a call.
         is_learning: Tell what imports cost, too.
     """
     try:
         reserve = [os.dup(0) for _ in range(_RESERVED)]
-        point_streams(given["stdouts"].get(local_rank, ""), given["stderrs"].get(local_rank, ""))
-        _open_stacks(given["stacks"].get(local_rank, ""))
-        take_over(given, local_rank)
+        if taken is None or not _is_pointed(taken, given, local_rank):
+            _point(given, local_rank)
+        take_over(given, local_rank, taken)
         if not is_settled:
             settle(is_fresh_main=is_fresh_main)
         make_ready()
@@ -268,6 +370,7 @@ def _live(
     _end(code)
 
 
+_FILES: tuple[Literal["stdouts", "stderrs", "stacks"], ...] = ("stdouts", "stderrs", "stacks")
 _kept_open: list[Any] = []
 _RESERVED = 3  # descriptors: what the last word of a rank takes that has used up all it may have
 
@@ -309,15 +412,35 @@ def _called(entrypoint: Callable[..., Any], args: tuple[Any, ...], is_exit_0_fin
             _exit(code)
 
 
+def _point(given: Circumstances, local_rank: int) -> None:
+    point_streams(given["stdouts"].get(local_rank, ""), given["stderrs"].get(local_rank, ""))
+    _open_stacks(given["stacks"].get(local_rank, ""))
+
+
+def _is_pointed(taken: Circumstances, given: Circumstances, local_rank: int) -> bool:
+    """Whether its files are those that were named ahead, and nobody has removed them since."""
+    if any(taken[name].get(local_rank) != given[name].get(local_rank) for name in _FILES):
+        return False
+    return all(os.fstat(file.fileno()).st_nlink for file in (*_kept_open, sys.stdout, sys.stderr))
+
+
 def _open_stacks(path: str) -> None:
     """Where Python's stacks go at a fatal signal, or when the server asks for them."""
     if not path:
         return
     file = open(path, "wb", buffering=0)
-    _kept_open.append(file)  # faulthandler holds its descriptor only
     faulthandler.enable(file, all_threads=True)
     handler.stacks_file = file  # where a user's own `@record` leaves it, too
     faulthandler.register(DUMP_SIGNAL, file, all_threads=True)
+    _kept_open[:] = [file]  # faulthandler holds its descriptor only
+
+
+def _close_stacks() -> None:
+    faulthandler.unregister(DUMP_SIGNAL)
+    faulthandler.disable()
+    handler.stacks_file = 2
+    while _kept_open:
+        _kept_open.pop().close()
 
 
 def _system_exit_code(error: SystemExit) -> int:

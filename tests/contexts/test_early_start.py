@@ -55,13 +55,14 @@ def _ranks_of(number: int) -> list[int]:
     return running if len(running) - row["spares"] == number else []
 
 
-def _warm() -> None:
-    assert launch(log_folder, nproc=2, ui="none").result(20)
+def _warm(folder: Path) -> None:
+    """Have spares that were told nothing ahead (test_ahead.py has those that were): this launch keeps its own files."""
+    assert launch(log_folder, nproc=2, ui="none", log_dir=str(folder)).result(20)
     wait_until(lambda: servers().describe()[0]["spares"] == 2, what="spares")
 
 
 def test_they_are_there_before_their_call_and_run_nothing_of_it(tmp_path: Path) -> None:
-    _warm()
+    _warm(tmp_path)
     with Gate(tmp_path / "gate") as gate:
         run = launch(_said, args=(_Waits(gate.path),), nproc=2, ui="none")
         wait_until(lambda: _ranks_of(2), what="two ranks beside the spares")
@@ -70,20 +71,20 @@ def test_they_are_there_before_their_call_and_run_nothing_of_it(tmp_path: Path) 
         assert run.result(20) == ["packed", "packed"]
 
 
-def test_a_call_that_cannot_be_packed_leaves_none_behind_and_says_why() -> None:
-    _warm()
+def test_a_call_that_cannot_be_packed_leaves_none_behind_and_says_why(tmp_path: Path) -> None:
+    _warm(tmp_path)
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(10):
         with pytest.raises(UnpicklableError, match="not this one"):
             launch(_said, args=(_Refuses(),), nproc=2, ui="none").result(20)
         wait_until(lambda: not _ranks_of(2), what="the ranks to be gone")
     assert launch(_said, args=("fine",), nproc=2, ui="none").result(20) == ["fine", "fine"]
-    _warm()
+    _warm(tmp_path)
     assert len(os.listdir("/proc/self/fd")) <= len(before) + 4  # spares that were announced
 
 
-def test_one_that_is_stopped_while_its_call_is_packed_says_so() -> None:
-    _warm()
+def test_one_that_is_stopped_while_its_call_is_packed_says_so(tmp_path: Path) -> None:
+    _warm(tmp_path)
     run = launch(_said, args=(_WaitsInPython(),), nproc=2, ui="none")
     wait_until(lambda: _ranks_of(2), what="two ranks beside the spares")
     run.stop()
@@ -93,7 +94,7 @@ def test_one_that_is_stopped_while_its_call_is_packed_says_so() -> None:
 
 
 def test_a_rank_that_is_killed_while_it_waits_fails_its_run(tmp_path: Path) -> None:
-    _warm()
+    _warm(tmp_path)
     with Gate(tmp_path / "gate") as gate:
         run = launch(_said, args=(_Waits(gate.path),), nproc=2, ui="none")
         wait_until(lambda: _ranks_of(2), what="two ranks beside the spares")
@@ -115,7 +116,7 @@ def _mark_of(pid: int) -> bytes:
 
 
 def test_the_time_limit_counts_from_the_call(tmp_path: Path) -> None:
-    _warm()
+    _warm(tmp_path)
     with Gate(tmp_path / "gate") as gate:
         run = launch(_said, args=(_Waits(gate.path),), nproc=2, ui="none", timeout=4.0)
         assert not run.wait(4.5)

@@ -106,6 +106,8 @@ def _cost(server: int) -> dict[str, int]:
     gc.collect()
     current = servers()._current
     spares = 0 if current is None else len(current._handover._ready)  # announced by now, or not yet
+    ahead = servers()._ahead  # told by now, or not yet
+    spares += 0 if ahead is None else len(ahead.delivery._held) + 2
     return {
         "own fds": len(os.listdir("/proc/self/fd")) - spares,
         "own threads": len(os.listdir("/proc/self/task")),

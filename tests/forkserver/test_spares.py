@@ -74,9 +74,10 @@ def _running_children(pid: int) -> list[int]:
 
 
 def _is_waiting(pid: int) -> bool:
-    """Whether it has gone through its motions and waits: of its parent's many descriptors it has one socket left."""
+    """Whether it has gone through its motions and waits: of its parent's many descriptors it has one socket left, and
+    the ranks' end of the value channel if it was told something ahead."""
     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state == "S" and sum(name.startswith("socket:") for name in open_files(pid)) == 1
+    return state == "S" and sum(name.startswith("socket:") for name in open_files(pid)) in (1, 2)
 
 
 def _after_a_launch(ours: ForkServers, nproc: int = 2) -> list[int]:

@@ -247,6 +247,9 @@ def look():
     fds = [fd for fd in fds if '/proc/' not in fd[1] and 'history.sqlite' not in fd[1]]  # IPython's, there and gone
     from ipyelastic.forkserver.client import servers
     ready = {end.fileno() for _, end in servers()._current._handover._ready}  # ways to the ranks that wait for a call
+    ahead = servers()._ahead
+    if ahead is not None:  # and what they were told
+        ready |= {*ahead.delivery._held, ahead.values.fileno(), ahead.status}
     fds = [fd for fd in fds if fd[0] not in ready]
     return (sorted(fds), names, temp, children)
 

@@ -70,7 +70,7 @@ def rank_argv() -> list[str]:
 
 def _absolute(paths: Mapping[int, str]) -> dict[int, str]:
     """Ranks open them before they enter our folder."""
-    return {rank: os.path.abspath(path) if path else "" for rank, path in paths.items()}
+    return {rank: os.path.abspath(path) if path and not os.path.isabs(path) else path for rank, path in paths.items()}
 
 
 def check_log_files(paths: Sequence[str]) -> None:
@@ -89,10 +89,14 @@ def check_log_files(paths: Sequence[str]) -> None:
 def _umask() -> int | None:
     """Read without setting it: setting, even for a moment, changes files that other threads make."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-            found = re.search(r"^Umask:\s*(\d+)", file.read(), re.MULTILINE)
+        fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            head = os.read(fd, 1 << 12)
+        finally:
+            os.close(fd)
     except OSError:
         return None
+    found = re.search(rb"^Umask:\s*(\d+)", head, re.MULTILINE)
     return int(found.group(1), 8) if found else None
 
 

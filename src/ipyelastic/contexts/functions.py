@@ -23,10 +23,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..devices.numa import NumaOptions
-from ..forkserver.client import Launched, servers
+from ..forkserver.client import ForkServers, Launched, servers
 from ..output.logs import LogsSpecs
+from ..output.next_folder import NextFolder
 from ..payload import identity, sources
 from ..payload.call import PackedCall, pack_call
+from ..payload.changes import changes
 from ..payload.delivery import Delivery
 from ..payload.values import ValueChannel, channel_pair
 from ..terms.errors import OptionError, RunStopped
@@ -43,11 +45,13 @@ from .users_code import Interrupted, UsersCode
 from .wrap import _wrap
 
 if TYPE_CHECKING:
+    from ..forkserver.ahead import Ahead
     from ..payload.circumstances import Circumstances
 
 __all__ = ["MultiprocessContext"]
 
 _LOOK_S = 0.05  # between two looks at processes that are not ours: they announce nothing
+_FILES = {"stdouts": "stdout.log", "stderrs": "stderr.log", "stacks": "stacks.txt"}  # in a rank's folder
 _CLOSE_S = 5.0  # beyond its grace, what a close waits for processes the kernel does not let go (D state)
 
 
@@ -134,6 +138,7 @@ class MultiprocessContext(PContext):
         self._pc: Any = None
         self._channel: ValueChannel | None = None
         self._call: PackedCall | None = None
+        self._given: Circumstances | None = None
         self._lock = threading.RLock()
         self._users_code = UsersCode()
         self._outcomes = Outcomes(
@@ -156,29 +161,32 @@ class MultiprocessContext(PContext):
         self._pc = _Processes(self)
         client = servers()
         run_mark = client.new_mark()
-        check_log_files([*self.stdouts.values(), *self.stderrs.values()])
-        here, there = channel_pair()
-        self._channel = ValueChannel(here)
-        try:
-            if self.start_method == "fork":
-                ranks: _Ranks = self._fork(run_mark, there.fileno())
-            else:
-                ranks = self._launch(client, run_mark, there.fileno())
-        finally:
-            there.close()
+        can_be_told = self.start_method == "forkserver" and not self._console() and client.is_settled()
+        policy = self.settings.policy
+        told = client.launch_ahead(run_mark=run_mark, nprocs=self.nprocs, policy=policy) if can_be_told else None
+        ranks: _Ranks
+        if told is not None:
+            ranks = self._call_told(*told, run_mark)
+        else:
+            check_log_files([*self.stdouts.values(), *self.stderrs.values()])
+            here, there = channel_pair()
+            self._channel = ValueChannel(here)
+            with there:
+                if self.start_method == "fork":
+                    ranks = self._fork(run_mark, there.fileno())
+                else:
+                    ranks = self._launch(client, run_mark, there.fileno())
         with self._ask_lock:
             self._ranks = ranks
             for op, fields in self._asked:
                 ranks.ask(op, **fields)
 
-    def _launch(self, client: Any, run_mark: str, values_fd: int) -> _Ranks:
+    def _launch(self, client: ForkServers, run_mark: str, values_fd: int) -> _Ranks:
         """Have the server start the ranks, and send the call after them; or, where a server is about to have what the
         call imports, the call first."""
         is_early = client.is_settled()
         call = None if is_early else self._packed()
         given = self._circumstances(run_mark)
-        if given["cwd"] is None:
-            self._emit_note("the working directory is gone: ranks work in /")
         folder = os.path.dirname(self.error_files.get(0, "")) or None
         delivery = Delivery(pickle.dumps(given), self.nprocs, folder)
         try:
@@ -203,6 +211,35 @@ class MultiprocessContext(PContext):
         if self.settings.policy.timeout_s is not None:
             launched.ask("called")
         return launched
+
+    def _call_told(self, ahead: Ahead, launched: Launched, run_mark: str) -> _Ranks:
+        """Send ranks that wait for their call already just that, and what has changed since they were told."""
+        try:
+            self._channel = ValueChannel(ahead.take_values())
+            given = self._circumstances(run_mark)
+            if (ahead.given["stdouts"], ahead.given["stderrs"]) != (given["stdouts"], given["stderrs"]):
+                check_log_files([*self.stdouts.values(), *self.stderrs.values()])  # the others are open
+            call = self._packed()
+            ahead.delivery.deliver(call, sources.collect(call.filenames), changes(ahead.given, given))
+        except BaseException:
+            launched.close()
+            raise
+        finally:
+            ahead.close()
+        if self.settings.policy.timeout_s is not None:
+            launched.ask("called")
+        return launched
+
+    def tell_ahead(self, folder: NextFolder) -> None:
+        """Have spares take over what the next launch brings, should it be like this one. Call it after the end.
+
+        Args:
+            folder: What its first attempt will write to.
+        """
+        given = self._given
+        if given is not None:
+            paths: Any = {name: folder.files(file) for name, file in _FILES.items()}
+            servers().tell_ahead(given["run_mark"], {**given, **paths}, self.nprocs)
 
     def _packed(self) -> PackedCall:
         try:
@@ -247,7 +284,7 @@ class MultiprocessContext(PContext):
 
     def _circumstances(self, run_mark: str) -> Circumstances:
         settings = self.settings
-        return circumstances(
+        given = circumstances(
             base_env=os.environ if settings.base_env is None else settings.base_env,
             envs=self.envs,
             stdouts=self.stdouts,
@@ -259,6 +296,10 @@ class MultiprocessContext(PContext):
             run_mark=run_mark,
             is_exit_0_fine=settings.is_torchs,
         )
+        if given["cwd"] is None:
+            self._emit_note("the working directory is gone: ranks work in /")
+        self._given = given if self.start_method == "forkserver" and not self._console() else None
+        return given
 
     # ---------------------------------------------------------------------------------------------------------- waiting
 

@@ -20,6 +20,7 @@ from typing import Any
 from ..agent.attempts import Attempt
 from ..agent.local import LocalElasticAgent
 from ..agent.spec import RunResult, WorkerSpec
+from ..contexts.functions import MultiprocessContext
 from ..contexts.settings import RankSettings
 from ..devices import gpu_claims
 from ..devices.gpus import has_accelerator, visible_gpu_count, visible_gpus
@@ -27,7 +28,7 @@ from ..devices.numa import AffinityMode, NumaOptions, check_numa_binding
 from ..forkserver.cost import spares_for
 from ..launcher.gpu_choice import GpuChoice, lock_folder
 from ..launcher.options import RunOptions
-from ..output import retention
+from ..output import next_folder, retention
 from ..output.logs import DefaultLogsSpecs
 from ..output.next_folder import NextFolder
 from ..rendezvous.standalone import StandaloneRendezvous
@@ -88,7 +89,7 @@ class LocalEngine:
         start_method, note = _start_method(plan.options)
         if note:
             sink(RunNote(note))
-        base_env, num_threads = rank_environment(os.environ, plan.options.env, plan.nproc)
+        base_env, num_threads = rank_environment(env.of_this_process(), plan.options.env, plan.nproc)
         used = self._choose_gpus(base_env)
         self._rendezvous = StandaloneRendezvous(plan.run_id, master_addr=plan.master_addr, master_port=plan.master_port)
         spec = WorkerSpec(
@@ -179,6 +180,15 @@ class LocalEngine:
                 self._sink(RunNote(words))
             if not has_succeeded and self.is_log_dir_ours and self.logs.run_log_dir:
                 retention.mark_failed(self.logs.run_log_dir)
+
+    def tell_ahead(self) -> None:
+        """Get ready for a launch like this one. Call it after the end, when nobody waits any more."""
+        if not self.is_log_dir_ours:
+            return
+        folder = next_folder.prepare(self._plan.nproc)
+        context = self.agent.context
+        if folder is not None and isinstance(context, MultiprocessContext):
+            context.tell_ahead(folder)
 
     def abandon(self) -> None:
         """Call it instead of `run`: give back what the constructor took."""

@@ -223,8 +223,8 @@ class Run(concurrent.futures.Future[Results[T]], Generic[T]):
             self.set_exception(error)
         else:
             self.set_result(Results(self._values[rank] for rank in range(self.nproc)))
-        if isinstance(engine, LocalEngine) and engine.is_log_dir_ours:
-            next_folder.prepare(self.nproc)
+        if isinstance(engine, LocalEngine):
+            engine.tell_ahead()
 
     def _dress_error(self) -> None:
         error, here = self._error, place()

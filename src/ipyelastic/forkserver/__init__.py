@@ -9,6 +9,8 @@ Rules (DESIGN section 1): one thread, never imports after its first fork, no soc
 Files: `client` chooses among servers, `handle` holds one server's process, `launched` one run on it, `preload` says
 what a server should import, `cost` how many spares it keeps and what it all costs; `server` is the far end's loop,
 `group` one run's ranks in it, `spares` the ranks it has forked ahead, `fork` how it forks, `pages` makes that cheap.
+`handover` is a call's way from the owner to spares, `ahead` what they are told before there is one, `edits` whether
+something that was preloaded may have been edited.
 contexts/owner_fork.py runs the same loop in a keeper process for start method fork.
 
 Every descriptor, who opens it, who inherits it, who closes it:
@@ -26,7 +28,13 @@ Every descriptor, who opens it, who inherits it, who closes it:
     console (1 and 2)     owner              server, its ranks    server after the run's forks; sent only when a
                                              (SCM_RIGHTS)         stream has no log file
     value channel, own    context            as control, own      context's close
-    status page           server, per run    its ranks            server at the run's end; rank at its exit
+    status page           client, per run    server, its ranks    client after sending; server at the run's end; rank at
+                                             (SCM_RIGHTS)         its exit
+    the same five of a    client, after a    spares that were     client once the call is delivered, when another number
+    run to come (ahead)   run                told (SCM_RIGHTS)    of ranks is launched or another server takes over; a
+                                                                  spare when it gets another call or ends
+    watch of edits        client, per        nobody (cloexec;     client.stop, or in a forked child by at-fork
+                          server             forks: see at-fork)
     owner's pidfd         server             nobody (cloexec)     server at its exit
     spare's end           server, per spare  that spare           server after the fork; rank once it has its call
     spare's end, own      server, per spare  nobody (cloexec,     server once the call is handed over, at the spare's

@@ -14,20 +14,28 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..payload.delivery import CallFds
+from ..terms import env
 from ..terms.errors import ServerError
 from ..terms.policy import Policy
+from .ahead import Ahead, guess
 from .cost import idle_cost, spares_for
 from .handle import NO_RUN, ServerProcess, import_environment, python_command
 from .handover import status_page
 from .launched import Launched
 from .preload import is_fit, worth_preloading
 
+if TYPE_CHECKING:
+    from ..payload.circumstances import Circumstances
+
 __all__ = ["ForkServers", "Launched", "servers"]
 
+_AHEAD_S = 2.0  # how long spares are waited for that are to be told something ahead
+_LOOK_S = 0.2  # between two looks whether there is still somebody to wait for
 _READY_S = 60.0  # a server that has not come up by then never will
 _RUN_DIGITS = len(NO_RUN)
 
@@ -45,6 +53,7 @@ class ForkServers:
         self._leaving: list[ServerProcess] = []
         self._lost_preload: set[str] = set()  # of a server that died: to be warmed again
         self._spares = 0  # how many a new server is to keep
+        self._ahead: Ahead | None = None
         self._guards: dict[str, ServerProcess] = {}
         self._costs: dict[str, float] = {}  # what ranks had to import, and how many ms it took
         self._refused: dict[str, str] = {}  # preloads that were dropped, and why
@@ -92,10 +101,15 @@ class ForkServers:
             return worth_preloading(self._costs)
 
     def _fits(self, server: ServerProcess) -> bool:
-        return server.is_alive and server.fingerprint == import_environment(os.environ) and not server.is_stale()
+        return (
+            server.is_alive
+            and server.fingerprint == import_environment(env.of_this_process())
+            and not server.is_stale()
+        )
 
     def _replace_current(self, successor: ServerProcess) -> None:
         former, self._current = self._current, successor
+        self._drop_ahead()
         if self._spares:
             with contextlib.suppress(ServerError):  # it died already: the next look says so
                 successor.keep(self._spares)
@@ -127,6 +141,7 @@ class ForkServers:
                 self._warm_without([culprit] if culprit else warming.preload, warming, why)
         if self._current is not None and not self._current.is_alive:
             self._lost_preload |= set(self._current.preload)
+            self._drop_ahead()
             self._current.stop(is_polite=False)
             self._current = None
 
@@ -160,7 +175,10 @@ class ForkServers:
         with self._lock:
             self._check_pid()
             self._runs += 1
-            return f"{self.mark}-{self._runs % 16**_RUN_DIGITS:0{_RUN_DIGITS}x}"
+            return self._mark_of(self._runs)
+
+    def _mark_of(self, run: int) -> str:
+        return f"{self.mark}-{run % 16**_RUN_DIGITS:0{_RUN_DIGITS}x}"
 
     def is_settled(self) -> bool:
         """Whether it is known which server takes the next run, whatever that run imports: none is being warmed."""
@@ -202,7 +220,6 @@ class ForkServers:
             status = -1
             try:
                 status = status_page(nprocs)
-                for_ranks = [*call_fds, values_fd, status, *console]
                 launched = Launched(server, here, run_mark)
                 message: dict[str, Any] = {"op": "run", "mark": run_mark, "nprocs": nprocs, "policy": vars(policy)}
                 if is_exec:
@@ -210,9 +227,10 @@ class ForkServers:
                     message |= {"ranks": [], "command": command, "spares": None}
                 else:
                     keep = self._spares = spares_for(nprocs)
-                    ranks, dismissed = server.hand_over(nprocs, for_ranks, keep)
+                    for_spares = [*call_fds, values_fd, status, *console]
+                    ranks, dismissed = server.hand_over(nprocs, for_spares, keep)
                     message |= {"ranks": ranks, "command": None, "spares": keep, "dismissed": dismissed}
-                server.tell(message, [there.fileno(), *for_ranks])
+                server.tell(message, [there.fileno(), status, *call_fds, values_fd, *console])
             except BaseException:
                 here.close()
                 raise
@@ -221,6 +239,65 @@ class ForkServers:
                 if status >= 0:
                     os.close(status)
             return launched
+
+    # ---------------------------------------------------------------------------------------------------- what is ahead
+
+    def tell_ahead(self, run_mark: str, given: Circumstances, nprocs: int) -> None:
+        """Have spares do what the ranks of the next run do first, should it be like the one with this mark, which has
+        ended: take over `given`. Waits for the spares, in a thread of its own, a moment at most; does nothing when
+        another run has been launched meanwhile."""
+        words = (run_mark, given, nprocs)  # no more is held meanwhile: a call may be large
+        thread = threading.Thread(target=self._tell_ahead, args=words, name="ipyelastic-ahead", daemon=True)
+        with contextlib.suppress(RuntimeError):  # this process is about to end, or may have no more threads
+            thread.start()
+
+    def _tell_ahead(self, run_mark: str, given: Circumstances, nprocs: int) -> None:
+        until = time.monotonic() + _AHEAD_S
+        while (left_s := until - time.monotonic()) > 0:
+            with self._lock:
+                server = self._current
+                is_latest = run_mark == self._mark_of(self._runs)
+                is_fit = server is not None and server.ready is not None and server.is_alive and self._warming is None
+                if server is None or not (is_fit and is_latest and os.getpid() == self.pid and self._spares >= nprocs):
+                    return
+                if server.count_spares() >= nprocs:
+                    self._drop_ahead()
+                    with contextlib.suppress(OSError):  # without room the launch does it
+                        self._ahead = guess(server, given, nprocs)
+                    return
+            server.wait_announced(min(left_s, _LOOK_S))
+
+    def launch_ahead(self, *, run_mark: str, nprocs: int, policy: Policy) -> tuple[Ahead, Launched] | None:
+        """Make a run of the ranks that were told ahead, if there are so many and all live; None: there are not.
+
+        They wait for their call (`Ahead.delivery`); the Ahead is the caller's, to be closed once that is delivered.
+        Raises ServerError.
+        """
+        with self._lock:
+            self._check_pid()
+            ahead, self._ahead = self._ahead, None
+            if ahead is None:
+                return None
+            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with here, there, contextlib.ExitStack() as undo:
+                undo.callback(ahead.close)
+                server = ahead.server
+                if len(ahead.pids) != nprocs or server is not self._current or not server.has_spares(ahead.pids):
+                    return None
+                keep = self._spares = spares_for(nprocs)
+                ahead.ends = server.take_spares(nprocs)
+                message = {"op": "run", "mark": run_mark, "nprocs": nprocs, "policy": vars(policy), "command": None}
+                message |= {"ranks": ahead.pids, "spares": keep, "dismissed": server.dismiss(keep)}
+                server.tell(message, [there.fileno(), ahead.status])
+                undo.pop_all()
+                return ahead, Launched(server, socket.socket(fileno=here.detach()), run_mark)
+
+    def _drop_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
+
+    # ----------------------------------------------------------------------------------------------------------- guards
 
     def guard(self, run_mark: str) -> None:
         """Have a server end everything that carries this mark should this process die. Starts one if need be."""
@@ -298,6 +375,7 @@ class ForkServers:
             every = [self._current, self._warming, *self._leaving]
             self._current = self._warming = None
             self._leaving = []
+            self._drop_ahead()
         for server in every:
             if server is not None:
                 server.stop()

@@ -67,15 +67,16 @@ class Group:
         instead (start method spawn).
 
         `ready`: the spares' pids, by local rank.
-        `fds`: the call's (CallFds), ranks' end of the value channel, and where streams without a log file go: the
-        owner's own stdout and stderr, if it sent them. They are closed here. A fork that fails (`EAGAIN`, `ENOMEM`)
-        ends the run with a report.
+        `fds`: the status page; and, where not all ranks are spares, the call's (CallFds), ranks' end of the value
+        channel, and where streams without a log file go: the owner's own stdout and stderr, if it sent them. They are
+        closed here. A fork that fails (`EAGAIN`, `ENOMEM`) ends the run with a report.
         """
         self._spares = spares
-        head_fd, call_fd, gate_fd, values_fd, self._status, *console = fds
-        call_fds = CallFds(head_fd, call_fd, gate_fd)
+        self._status, *others = fds
 
         def enter(local_rank: int, parent: int) -> None:
+            head_fd, call_fd, gate_fd, values_fd, *console = others
+            call_fds = CallFds(head_fd, call_fd, gate_fd)
             for fd, own in enumerate(console, start=1):
                 os.dup2(own, fd)
             if command is None:
@@ -87,9 +88,8 @@ class Group:
         try:
             self._start_each(enter, ready)
         finally:
-            for fd in fds:
-                if fd != self._status:
-                    os.close(fd)
+            for fd in others:
+                os.close(fd)
         for pid, status in ended.items():
             if status is not None:
                 self.exited(pid, status)

@@ -9,6 +9,7 @@ Other end: server.py.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -25,8 +26,9 @@ from ..process.descriptors import receive_with, send_with
 from ..process.signals import NO_SIGPIPE
 from ..terms import env
 from ..terms.errors import ServerError
+from .edits import Edits
 from .handover import Handover
-from .preload import file_state, file_states
+from .preload import file_state, file_states, module_files
 
 __all__ = ["ServerProcess", "close_in_children", "hand_on_stdin", "python_command", "import_environment"]
 
@@ -75,13 +77,17 @@ class ServerProcess:
     def __init__(self, owner_mark: str, preload: Sequence[str], environment: Mapping[str, str]) -> None:
         self.preload = tuple(preload)
         self.fingerprint = import_environment(environment)
+        self._edits = Edits(module_files(preload))  # heard of from before the first look on
+        if self._edits.fd >= 0:
+            _pidfds.add(self._edits.fd)
         self._files = file_states(preload)
         self._looked_at = time.monotonic()
+        self._has_edits = False
         self.ready: dict[str, Any] | None = None
         self.runs: set[str] = set()  # marks of runs whose ranks it holds
         self._handover, self._keep = Handover(close_in_children), 0
         self._lock = threading.Lock()
-        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        here, there = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         close_in_children(here)
         self.control = here
         self._errors = os.memfd_create("ipyelastic-server", os.MFD_CLOEXEC)
@@ -169,6 +175,41 @@ class ServerProcess:
             self._keep = keep
             return self._handover.hand_over(nprocs, fds), self._handover.dismiss(keep)
 
+    def tell_ahead(self, nprocs: int, fds: Sequence[int]) -> list[int]:
+        """See Handover.tell_ahead."""
+        with self._lock:
+            return self._handover.tell_ahead(nprocs, fds)
+
+    def count_spares(self) -> int:
+        """How many it has announced that live."""
+        with self._lock:
+            self._take_in()
+            return self._handover.count()
+
+    def has_spares(self, pids: Sequence[int]) -> bool:
+        """See Handover.are_there."""
+        with self._lock:
+            return self._handover.are_there(pids)
+
+    def take_spares(self, count: int) -> list[socket.socket]:
+        """See Handover.take."""
+        with self._lock:
+            return self._handover.take(count)
+
+    def dismiss(self, keep: int) -> list[int]:
+        """Keep so many from now on; returns the pids of those that are too many, which the server is to end."""
+        with self._lock:
+            self._take_in()
+            self._keep = keep
+            return self._handover.dismiss(keep)
+
+    def wait_announced(self, timeout_s: float) -> None:
+        """Until the server says something, at most that long."""
+        poller = select.poll()
+        with contextlib.suppress(ValueError):  # it was stopped just now
+            poller.register(self.control, select.POLLIN)
+            poller.poll(timeout_s * 1000)
+
     def trim(self) -> None:
         """Let go of spares that it made while it was being told that it has too many."""
         with self._lock:
@@ -197,7 +238,10 @@ class ServerProcess:
         if now - self._looked_at < _LOOK_AGAIN_S:
             return False
         self._looked_at = now
-        return any(file_state(path) != state for path, state in self._files.items())
+        if not self._files or not (self._edits.may_be or self._has_edits):
+            return False
+        self._has_edits = any(file_state(path) != state for path, state in self._files.items())
+        return self._has_edits
 
     def look_again(self) -> None:
         """Have the next `is_stale` look, however soon it comes."""
@@ -243,7 +287,9 @@ class ServerProcess:
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
-        _pidfds.discard(self.pidfd)
+        for fd in (self.pidfd, self._edits.fd):
+            _pidfds.discard(fd)
+        self._edits.close()
         self.pidfd = self._errors = -1
 
     def leave(self) -> None:
@@ -252,6 +298,15 @@ class ServerProcess:
             self._handover.dismiss(0)
         with contextlib.suppress(ServerError):
             self.tell({"op": "leave"})
+
+
+def _above_standard(end: socket.socket) -> socket.socket:
+    """It under a number above 2: in a process whose standard streams are closed those are the first to be given, and
+    what is started from it has its own there."""
+    if end.fileno() > 2:
+        return end
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
 
 
 def import_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The spares of one server, in their owner's hands: a call goes to them without a detour through the server.
 
     server --control socket: pid, SCM_RIGHTS--> [take_in] -> hand_over --call's descriptors--> worker.run_spare
+                                                          -> tell_ahead --a guess--> worker.run_spare   (ahead.py)
 
 Three processes waking each other one after the other take most of a millisecond longer than two.
 
@@ -11,6 +12,7 @@ Other end: spares.py makes them, worker.run_spare takes the call.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import socket
@@ -50,9 +52,34 @@ class Handover:
         while self._ready and len(pids) < nprocs:
             pid, end = self._ready.popleft()
             with end, contextlib.suppress(OSError):  # it has died meanwhile
-                send_with(end, HANDOVER.pack(len(pids)), fds)
+                send_with(end, HANDOVER.pack(len(pids), False), fds)
                 pids.append(pid)
         return pids
+
+    def count(self) -> int:
+        """How many live."""
+        self._forget_dead()
+        return len(self._ready)
+
+    def tell_ahead(self, nprocs: int, fds: Sequence[int]) -> list[int]:
+        """Tell the oldest `nprocs` what their call will probably bring; returns their pids, by the local rank that each
+        is to be. Raises OSError: one has died just now.
+
+        `fds`: as `hand_over` takes them. A spare that was told is one like any other for `hand_over`.
+        """
+        told = list(itertools.islice(self._ready, nprocs))
+        for local_rank, (_, end) in enumerate(told):
+            send_with(end, HANDOVER.pack(local_rank, True), fds, socket.MSG_DONTWAIT)
+        return [pid for pid, _ in told]
+
+    def are_there(self, pids: Sequence[int]) -> bool:
+        """Whether they still wait here, alive, and before all others."""
+        self._forget_dead()
+        return [pid for pid, _ in itertools.islice(self._ready, len(pids))] == list(pids)
+
+    def take(self, count: int) -> list[socket.socket]:
+        """The sockets of the oldest so many, which are no spares from now on; the caller's to close."""
+        return [self._ready.popleft()[1] for _ in range(count)]
 
     def dismiss(self, count: int) -> list[int]:
         """Let go of all but `count`; returns the pids of those that the server is to end."""

@@ -32,6 +32,10 @@ class NextFolder:
     path: str
     nprocs: int
 
+    def files(self, name: str) -> dict[int, str]:
+        """`{local_rank: path}` of one of the files that ranks write to in a first attempt."""
+        return {rank: os.path.join(self.path, "attempt_0", str(rank), name) for rank in range(self.nprocs)}
+
 
 _lock = threading.Lock()
 _next: tuple[int, NextFolder] | None = None  # whose, by pid
@@ -47,22 +51,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def prepare(nprocs: int) -> None:
-    """Make one for so many ranks, in place of one for another number. What cannot be made the launch will say."""
+def prepare(nprocs: int) -> NextFolder | None:
+    """Make one for so many ranks, in place of one for another number; None: the launch will say why there is none."""
     global _next
     with _lock, folder_that_stays() as home:
         if _next is not None and _next[0] == os.getpid():
             if _next[1].nprocs == nprocs and _is_whole(_next[1], home):
-                return
+                return _next[1]
             shutil.rmtree(_next[1].path, ignore_errors=True)
         _next = None
         if home is None:  # the process is about to end
-            return
+            return None
         with contextlib.suppress(OSError):
             run_id = secrets.token_hex(4)
             path = tempfile.mkdtemp(prefix=f"{run_id}_", dir=home)
             _fill(os.path.join(path, "attempt_0"), nprocs)
             _next = os.getpid(), NextFolder(run_id, path, nprocs)
+        return None if _next is None else _next[1]
 
 
 def _fill(attempt: str, nprocs: int) -> None:

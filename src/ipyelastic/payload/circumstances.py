@@ -1,6 +1,7 @@
 """What a rank takes over from its owner before anything of the user's is loaded.
 
     contexts/circumstances gathers them -> payload/delivery's head -> worker.py: settle, take_over, make_ready
+    told ahead of the call: take_over(guess); then take_over(given, guess), see changes.py
 
 Runs in: ranks; `Circumstances` is made in the owner.
 Other end: contexts/circumstances.py.
@@ -48,10 +49,13 @@ class Circumstances(TypedDict):
     """Whether `sys.exit(0)` counts as returning None (torch's rule) rather than as an end without a value."""
 
 
-def take_over(given: Circumstances, local_rank: int) -> None:
-    """Environment, time zone, folder, limits, paths. Taking over other ones later leaves nothing of the former."""
-    environment = {**given["base_env"], **given["envs"][local_rank], env.RUN_MARK: given["run_mark"]}
-    current = dict(os.environ)
+def take_over(given: Circumstances, local_rank: int, taken: Circumstances | None = None) -> None:
+    """Environment, time zone, folder, limits, paths. Taking over other ones later leaves nothing of the former.
+
+    `taken`: what this process has taken over before and nobody has touched since; None: it is looked up.
+    """
+    environment = _environment(given, local_rank)
+    current = dict(os.environ) if taken is None else _environment(taken, local_rank)
     for name in current.keys() - environment.keys():
         del os.environ[name]
     for name, value in environment.items():
@@ -61,7 +65,7 @@ def take_over(given: Circumstances, local_rank: int) -> None:
         time.tzset()
     if given["umask"] is not None:
         os.umask(given["umask"])
-    if given["rlimits"]:
+    if given["rlimits"] and (taken is None or taken["rlimits"] != given["rlimits"]):
         for which, limits in given["rlimits"].items():
             if resource.getrlimit(which) != limits:
                 with contextlib.suppress(OSError, ValueError):  # a hard limit that only root may raise again
@@ -70,6 +74,10 @@ def take_over(given: Circumstances, local_rank: int) -> None:
         os.chdir(given["cwd"])
     sys.path[:] = given["sys_path"]
     sys.argv = list(given["argv"])
+
+
+def _environment(given: Circumstances, local_rank: int) -> dict[str, str]:
+    return {**given["base_env"], **given["envs"].get(local_rank, {}), env.RUN_MARK: given["run_mark"]}
 
 
 def settle(*, is_fresh_main: bool) -> None:

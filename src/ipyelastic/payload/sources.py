@@ -58,6 +58,12 @@ def install(sources: Mapping[str, tuple[str, str]]) -> None:
             _labels[filename] = label
 
 
+def forget(filename: str) -> None:
+    """Undo `install` for one."""
+    for texts in (_installed, _labels, linecache.cache):
+        texts.pop(filename, None)
+
+
 def installed() -> Sources:
     """What was installed here so far, to be passed on."""
     return _installed
