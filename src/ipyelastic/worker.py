@@ -432,7 +432,9 @@ def _open_stacks(path: str) -> None:
     faulthandler.enable(file, all_threads=True)
     handler.stacks_file = file  # where a user's own `@record` leaves it, too
     faulthandler.register(DUMP_SIGNAL, file, all_threads=True)
-    _kept_open[:] = [file]  # faulthandler holds its descriptor only
+    former, _kept_open[:] = [*_kept_open], [file]  # faulthandler holds its descriptor only
+    for one in former:
+        one.close()
 
 
 def _close_stacks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -57,7 +58,11 @@ def _told(ours: ForkServers, nproc: int = 2) -> Ahead:
 
 
 def _files(pid: int) -> list[str]:
-    return [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if os.path.lexists(entry)]
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(entry))
+    return found
 
 
 def _wait_gone(pids: list[int]) -> None:
@@ -346,3 +351,19 @@ def test_they_go_with_their_owner(how: str) -> None:
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 2
     _wait_gone(pids)
+
+
+def test_files_that_were_opened_ahead_and_are_not_needed_are_closed_without_a_word(
+    ours: ForkServers, tmp_path: Path
+) -> None:
+    code = _OWNER.replace(
+        'if sys.argv[1] == "killed":',
+        "again = launch(rank_number, nproc=2, log_dir='elsewhere')\n" + "again.result()\nif 0:",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONWARNINGS": "always"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ends"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+    assert [path.read_text() for path in sorted(tmp_path.rglob("std*.log"))] == [""] * 4
