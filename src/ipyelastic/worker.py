@@ -130,6 +130,7 @@ def _await_call(channel: socket.socket) -> _Handed | None:
         handed.guess = pickle.loads(read_head(head_fd))
         _point(handed.guess, local_rank)
         take_over(handed.guess, local_rank)
+        os.chdir("/")  # the notebook may leave that folder, and have it unmounted
         ahead = handed
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,32 @@ def test_output_is_not_lost_when_the_files_that_were_opened_ahead_are_removed(ou
         os.unlink(path)
     run = _run(_speak, "still here")
     assert _said(run, "stdout.log") == _said(run, "stderr.log") == ["still here\n"] * 2
+
+
+@pytest.mark.parametrize("what", ["one folder", "the last folder"])
+def test_a_folder_that_is_no_longer_whole_is_made_again(ours: ForkServers, what: str) -> None:
+    told = _told(ours)
+    stdout = told.given["stdouts"][1 if what == "the last folder" else 0]
+    shutil.rmtree(os.path.dirname(stdout))
+    assert _said(_run(_speak, "whole"), "stdout.log") == ["whole\n"] * 2
+
+
+@pytest.mark.parametrize("is_there_again", [False, True])
+def test_a_working_folder_that_is_gone_is_held_by_nobody(
+    ours: ForkServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there_again: bool
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    told = _told(ours)
+    assert {os.readlink(f"/proc/{pid}/cwd") for pid in told.pids} == {"/"}
+    folder.rmdir()
+    if is_there_again:
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+    run = _run(os.getcwd)
+    assert run.result(20) == [str(folder) if is_there_again else "/"] * 2
+    assert [view.pid for view in run.ranks] == told.pids
 
 
 @pytest.mark.parametrize("nproc", [1, 3, 4])

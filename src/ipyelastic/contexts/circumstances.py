@@ -48,8 +48,8 @@ def circumstances(
         "cwd": cwd,
         "umask": _umask(),
         "rlimits": _rlimits(),
-        "sys_path": list(sys.path),
-        "argv": rank_argv(),
+        "sys_path": _plain(sys.path),
+        "argv": _plain(rank_argv()),
         "stdouts": _absolute(stdouts),
         "stderrs": _absolute(stderrs),
         "stacks": _absolute(stacks),
@@ -59,6 +59,11 @@ def circumstances(
         "run_mark": run_mark,
         "is_exit_0_fine": is_exit_0_fine,
     }
+
+
+def _plain(words: Sequence[str]) -> list[str]:
+    """Those of a class derived from `str` as texts: it may be one that a rank cannot have yet."""
+    return [str(word) if isinstance(word, str) else word for word in words]
 
 
 def rank_argv() -> list[str]:

@@ -217,8 +217,10 @@ class MultiprocessContext(PContext):
         try:
             self._channel = ValueChannel(ahead.take_values())
             given = self._circumstances(run_mark)
-            if (ahead.given["stdouts"], ahead.given["stderrs"]) != (given["stdouts"], given["stderrs"]):
-                check_log_files([*self.stdouts.values(), *self.stderrs.values()])  # the others are open
+            logs = [*self.stdouts.values(), *self.stderrs.values()]
+            is_as_told = (ahead.given["stdouts"], ahead.given["stderrs"]) == (given["stdouts"], given["stderrs"])
+            if not (is_as_told and all(os.access(path, os.R_OK | os.W_OK) for path in logs)):
+                check_log_files(logs)  # those that were named are open already
             call = self._packed()
             ahead.delivery.deliver(call, sources.collect(call.filenames), changes(ahead.given, given))
         except BaseException:

@@ -38,20 +38,31 @@ _LOCAL = frozenset(
 
 
 class Edits:
-    """Hears of every change in the folders of some files, from now on.
+    """Hears of every change in the folders of some files, from now on; not of what is written through a memory map, or
+    under a name elsewhere that a file was given later.
 
     Args:
-        paths: The files; what a symbolic link among them names is not heard of.
+        paths: The files, absolute. Symbolic links, and files of several names, are not heard of.
+        tops: Where the search for packages begins (`sys.path`); what is above them is looked at each time.
     """
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        folders: set[str] = set()
+    def __init__(self, paths: Iterable[str], tops: Iterable[str] = ()) -> None:
+        known, folders, self._tops = frozenset(tops), set[str](), dict[str, tuple[int, int] | None]()
         is_plain = sys.platform == "linux"
         for path in paths:
-            folder = os.path.dirname(path)
-            if folder not in folders:
-                folders |= {folder, os.path.dirname(folder)}  # a package as a whole can be put in another's place
-            is_plain = is_plain and not _is_link(path)
+            is_plain = is_plain and _has_one_name(path)
+            if not is_plain:
+                break
+            folder, depth = os.path.dirname(path), 0
+            # A package as a whole, or a folder around it, can be put in another's place.
+            while folder not in folders:
+                folders.add(folder)
+                depth += 1
+                if folder in known or os.path.dirname(folder) == folder or (depth > 1 and not known):
+                    self._tops[folder] = _identity(folder)
+                    break
+                is_plain = is_plain and not os.path.islink(folder)
+                folder = os.path.dirname(folder)
         self.fd = _watching(folders) if is_plain and folders else -1
 
     @property
@@ -59,7 +70,8 @@ class Edits:
         """Whether a file may have been edited, replaced or removed since the last time this was asked."""
         if self.fd < 0:
             return True
-        found = False
+        # What one of these names may be another folder by now: something above it was moved, a link leads elsewhere.
+        found = any(_identity(folder) != before for folder, before in self._tops.items())
         with contextlib.suppress(BlockingIOError):
             while os.read(self.fd, 1 << 16):
                 found = True
@@ -97,8 +109,18 @@ def _is_local(folder: str) -> bool:
     return kind & 0xFFFF_FFFF in _LOCAL
 
 
-def _is_link(path: str) -> bool:
+def _has_one_name(path: str) -> bool:
+    """Whether it is a file that cannot be written under another name, which is in a folder that we do not hear of."""
     try:
-        return stat.S_ISLNK(os.lstat(path).st_mode)
+        found = os.lstat(path)
     except OSError:
-        return True
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

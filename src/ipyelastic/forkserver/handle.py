@@ -77,7 +77,7 @@ class ServerProcess:
     def __init__(self, owner_mark: str, preload: Sequence[str], environment: Mapping[str, str]) -> None:
         self.preload = tuple(preload)
         self.fingerprint = import_environment(environment)
-        self._edits = Edits(module_files(preload))  # heard of from before the first look on
+        self._edits = Edits(module_files(preload), sys.path)  # heard of from before the first look on
         if self._edits.fd >= 0:
             _pidfds.add(self._edits.fd)
         self._files = file_states(preload)

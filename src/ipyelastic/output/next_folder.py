@@ -97,6 +97,5 @@ def take(nprocs: int) -> NextFolder | None:
 
 
 def _is_whole(folder: NextFolder, home: str | None) -> bool:
-    """Whether nobody has cleared it away meanwhile, as far as one look can tell."""
-    is_there = os.path.exists(os.path.join(folder.path, "attempt_0", str(folder.nprocs - 1), "stderr.log"))
-    return is_there and os.path.dirname(folder.path) == home
+    """Whether nobody has cleared it away meanwhile, as far as one look for each rank can tell."""
+    return os.path.dirname(folder.path) == home and all(map(os.path.exists, folder.files("stderr.log").values()))

@@ -70,8 +70,7 @@ def take_over(given: Circumstances, local_rank: int, taken: Circumstances | None
             if resource.getrlimit(which) != limits:
                 with contextlib.suppress(OSError, ValueError):  # a hard limit that only root may raise again
                     resource.setrlimit(which, limits)
-    if given["cwd"] is not None:
-        os.chdir(given["cwd"])
+    os.chdir(given["cwd"] or "/")
     sys.path[:] = given["sys_path"]
     sys.argv = list(given["argv"])
 
