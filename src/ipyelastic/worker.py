@@ -85,7 +85,7 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
         load, found = _awaited(handed.call_fds)
         given = changed(handed.guess, found or {})
         carry_mark(mark_address, given["run_mark"])
-        _live(given, handed.local_rank, handed.fds, load, taken=handed.guess, is_settled=True, is_learning=True)
+        _live(given, handed.local_rank, handed.fds, load, taken=handed.taken, is_settled=True, is_learning=True)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -94,12 +94,13 @@ def run_spare(channel_fd: int, parent_pid: int, mark_address: int) -> NoReturn:
 
 @dataclass
 class _Handed:
-    """What a spare was handed; with a guess, ahead of the call."""
+    """What a spare was handed; with a guess, ahead of the call: `taken` is the same once all of it was taken over."""
 
     local_rank: int
     call_fds: CallFds
     fds: RankFds
-    guess: Circumstances | None
+    guess: Circumstances | None = None
+    taken: Circumstances | None = None
 
     def close(self) -> None:
         for fd in (*self.call_fds, self.fds.values, self.fds.status):
@@ -124,12 +125,16 @@ def _await_call(channel: socket.socket) -> _Handed | None:
         for fd, own in enumerate(console, start=1):
             os.dup2(own, fd)
             os.close(own)
-        handed = _Handed(local_rank, CallFds(head_fd, call_fd, gate_fd), RankFds(values_fd, status_fd), None)
+        handed = _Handed(local_rank, CallFds(head_fd, call_fd, gate_fd), RankFds(values_fd, status_fd))
         if not is_ahead:
             return handed
         handed.guess = pickle.loads(read_head(head_fd))
-        _point(handed.guess, local_rank)
-        take_over(handed.guess, local_rank)
+        try:
+            _point(handed.guess, local_rank)
+            take_over(handed.guess, local_rank)
+            handed.taken = handed.guess
+        except Exception:  # a folder is gone already: should its call name it too, the rank will say so
+            handed.taken = None
         os.chdir("/")  # the notebook may leave that folder, and have it unmounted
         ahead = handed
 

@@ -172,6 +172,22 @@ def test_a_folder_that_is_no_longer_whole_is_made_again(ours: ForkServers, what:
     assert _said(_run(_speak, "whole"), "stdout.log") == ["whole\n"] * 2
 
 
+@pytest.mark.parametrize("nproc", [2, 3])
+@pytest.mark.parametrize("what", ["stdouts", "stacks"])
+def test_one_that_cannot_do_what_it_was_told_takes_its_call_all_the_same(
+    ours: ForkServers, what: str, nproc: int
+) -> None:
+    """The folder that was made ahead is cleared away when a run of another number of ranks ends: at any moment."""
+    told = _told(ours)
+    given: Any = {**told.given, what: {rank: f"/nowhere/{rank}" for rank in range(2)}}
+    ours._drop_ahead()
+    ours.tell_ahead(ours._mark_of(ours._runs), given, 2)
+    wait_until(lambda: ours._ahead is not None, what="them to be told")
+    run = _run(_speak, "all the same", nproc=nproc)
+    assert _said(run, "stdout.log") == ["all the same\n"] * nproc
+    assert set(told.pids) <= {view.pid for view in run.ranks}
+
+
 @pytest.mark.parametrize("is_there_again", [False, True])
 def test_a_working_folder_that_is_gone_is_held_by_nobody(
     ours: ForkServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there_again: bool
