@@ -278,19 +278,21 @@ class ForkServers:
             ahead, self._ahead = self._ahead, None
             if ahead is None:
                 return None
-            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with here, there, contextlib.ExitStack() as undo:
+            with contextlib.ExitStack() as undo:
                 undo.callback(ahead.close)
                 server = ahead.server
                 if len(ahead.pids) != nprocs or server is not self._current or not server.has_spares(ahead.pids):
                     return None
+                here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                undo.callback(here.close)
                 keep = self._spares = spares_for(nprocs)
                 ahead.ends = server.take_spares(nprocs)
                 message = {"op": "run", "mark": run_mark, "nprocs": nprocs, "policy": vars(policy), "command": None}
                 message |= {"ranks": ahead.pids, "spares": keep, "dismissed": server.dismiss(keep)}
-                server.tell(message, [there.fileno(), ahead.status])
+                with there:
+                    server.tell(message, [there.fileno(), ahead.status])
                 undo.pop_all()
-                return ahead, Launched(server, socket.socket(fileno=here.detach()), run_mark)
+                return ahead, Launched(server, here, run_mark)
 
     def _drop_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None

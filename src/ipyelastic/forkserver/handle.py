@@ -114,6 +114,8 @@ class ServerProcess:
         except OSError as error:
             here.close()
             os.close(self._errors)
+            _pidfds.discard(self._edits.fd)
+            self._edits.close()
             raise ServerError(f"the fork server could not be started: {error}") from error
         finally:
             there.close()
