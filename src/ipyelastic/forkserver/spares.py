@@ -3,8 +3,9 @@
     server, idle -> add -> fork -> worker.run_spare (waits) --its pid and a socket--> owner (handover.py)
     owner --call, SCM_RIGHTS--> worker.run_spare goes on as a rank;   owner --run, pids--> group.start -> adopt
 
-A spare serves one call, as any rank does, so nothing of one run can meet the next; what a call brings (environment,
-folder, limits, paths, streams, mark, random numbers) it takes over when the call comes. It costs 4 to 6 MB of its own.
+A spare serves one call, as any rank does, so nothing of one run can meet the next. What its owner guesses of the call
+(ahead.py: environment, limits, paths, streams) it takes over ahead; the folder, the mark, random numbers, and whatever
+has changed, when the call comes. It costs 4 to 6 MB of its own.
 One that dies while it waits is replaced, and nobody is told; one that was handed a call is a rank, and its end is told,
 even if it comes before the owner's word that it is one. Only the owner dismisses spares: it may be handing over a call
 at any moment.

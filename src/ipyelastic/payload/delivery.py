@@ -73,7 +73,7 @@ class Delivery:
     def deliver(self, call: PackedCall, sources: Sources, changes: Mapping[str, Any] | None = None) -> None:
         """Let the ranks go on. Raises OSError when there is no room for the call: nothing has gone out then.
 
-        `changes`: to what they were told ahead (circumstances.changes).
+        `changes`: to what they were told ahead (changes.py).
         """
         call.write(self.fds.call, pickle.dumps((sources, changes)))
         left = self._nprocs
