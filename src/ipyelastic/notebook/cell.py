@@ -67,10 +67,11 @@ def build_body(
     filename = shell.compile.cache(raw, cell_number(shell) if number is None else number, raw_code=raw)
     label = " ".join(shell.compile.format_code_name(filename) or (filename,))
     key = (text, filename, head is None, keeps_silenced, is_here, shell.compile.flags)
-    reading = _read.get(key) if _is_plain(shell) else None
+    is_plain = _is_plain(shell)
+    reading = _read.get(key) if is_plain else None
     if reading is None:
         reading = _reading(shell, text, filename, head is None, keeps_silenced, is_here)
-        if reading.is_for_any_state:
+        if is_plain and reading.is_for_any_state:
             _read[key] = reading
             if len(_read) > _MOST_READ:
                 del _read[next(iter(_read))]
@@ -132,7 +133,7 @@ def _reading(shell: Any, text: str, filename: str, is_line: bool, keeps_silenced
     for part in (code, last):
         if part is not None:
             _gather(part, reads, writes)
-    return _Reading(code, last, reads, frozenset(writes), is_for_any_state and _is_plain(shell))
+    return _Reading(code, last, reads, frozenset(writes), is_for_any_state)
 
 
 def _refuse_letters(raw: str) -> None:

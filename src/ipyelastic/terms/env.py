@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-__all__ = ["of_this_process", "read_at_import", "names_read_at_import"]
+__all__ = ["of_this_process", "names_read_at_import"]
 
 # Set for every rank, as torchrun does.
 RANK = "RANK"
@@ -102,14 +102,9 @@ def of_this_process() -> dict[str, str]:
 _READ_AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "NUMEXPR_", "LD_", "PYTHON", "TORCH_LOGS", "MALLOC_")
 
 
-def read_at_import(name: str) -> bool:
-    """Whether a library (or the loader) reads this name once, at its import or at the process's start.
+def names_read_at_import(environment: Mapping[str, str] | Iterable[str]) -> list[str]:
+    """The names in `environment` that a library or the loader reads once, at its import or the process's start; sorted.
 
     Setting such a name in a process that was forked with the library loaded comes too late.
     """
-    return name.startswith(_READ_AT_IMPORT)
-
-
-def names_read_at_import(environment: Mapping[str, str] | Iterable[str]) -> list[str]:
-    """The names of `environment` for which `read_at_import` holds, sorted."""
     return sorted([name for name in environment if name.startswith(_READ_AT_IMPORT)])
