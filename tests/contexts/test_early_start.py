@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,10 @@ from ipyelastic.forkserver.client import servers
 from ipyelastic.terms.errors import ChildFailedError, RunStopped, RunTimedOut, UnpicklableError
 from support.gates import Gate, wait_at
 from support.gone import children_of
+from support.hard_to_pack import Refuses, Waits, WaitsInPython
 from support.launch_bodies import log_folder
 from support.left import is_running
 from support.waiting import wait_until
-
-
-class _Waits:
-    """Cannot be pickled before a gate is open."""
-
-    def __init__(self, gate: str) -> None:
-        self.gate = gate
-
-    def __reduce__(self) -> Any:
-        wait_at(self.gate)
-        return str, ("packed",)
-
-
-class _WaitsInPython:
-    """As _Waits, where it can be interrupted."""
-
-    def __reduce__(self) -> Any:
-        while True:
-            time.sleep(0.01)
-
-
-class _Refuses:
-    def __reduce__(self) -> Any:
-        raise ValueError("not this one")
 
 
 def _said(word: Any) -> str:
@@ -64,7 +40,7 @@ def _warm(folder: Path) -> None:
 def test_they_are_there_before_their_call_and_run_nothing_of_it(tmp_path: Path) -> None:
     _warm(tmp_path)
     with Gate(tmp_path / "gate") as gate:
-        run = launch(_said, args=(_Waits(gate.path),), nproc=2, ui="none")
+        run = launch(_said, args=(Waits(gate.path),), nproc=2, ui="none")
         wait_until(lambda: _ranks_of(2), what="two ranks beside the spares")
         assert [view.tail(5) for view in run.ranks] == [[], []]
         gate.open()
@@ -76,7 +52,7 @@ def test_a_call_that_cannot_be_packed_leaves_none_behind_and_says_why(tmp_path: 
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(10):
         with pytest.raises(UnpicklableError, match="not this one"):
-            launch(_said, args=(_Refuses(),), nproc=2, ui="none").result(20)
+            launch(_said, args=(Refuses(),), nproc=2, ui="none").result(20)
         wait_until(lambda: not _ranks_of(2), what="the ranks to be gone")
     assert launch(_said, args=("fine",), nproc=2, ui="none").result(20) == ["fine", "fine"]
     _warm(tmp_path)
@@ -85,7 +61,7 @@ def test_a_call_that_cannot_be_packed_leaves_none_behind_and_says_why(tmp_path: 
 
 def test_one_that_is_stopped_while_its_call_is_packed_says_so(tmp_path: Path) -> None:
     _warm(tmp_path)
-    run = launch(_said, args=(_WaitsInPython(),), nproc=2, ui="none")
+    run = launch(_said, args=(WaitsInPython(),), nproc=2, ui="none")
     wait_until(lambda: _ranks_of(2), what="two ranks beside the spares")
     run.stop()
     with pytest.raises(RunStopped):
@@ -96,7 +72,7 @@ def test_one_that_is_stopped_while_its_call_is_packed_says_so(tmp_path: Path) ->
 def test_a_rank_that_is_killed_while_it_waits_fails_its_run(tmp_path: Path) -> None:
     _warm(tmp_path)
     with Gate(tmp_path / "gate") as gate:
-        run = launch(_said, args=(_Waits(gate.path),), nproc=2, ui="none")
+        run = launch(_said, args=(Waits(gate.path),), nproc=2, ui="none")
         wait_until(lambda: _ranks_of(2), what="two ranks beside the spares")
         marked = [pid for pid in _ranks_of(2) if _mark_of(pid) != _mark_of(_server())]
         os.kill(marked[0], 9)
@@ -118,7 +94,7 @@ def _mark_of(pid: int) -> bytes:
 def test_the_time_limit_counts_from_the_call(tmp_path: Path) -> None:
     _warm(tmp_path)
     with Gate(tmp_path / "gate") as gate:
-        run = launch(_said, args=(_Waits(gate.path),), nproc=2, ui="none", timeout=4.0)
+        run = launch(_said, args=(Waits(gate.path),), nproc=2, ui="none", timeout=4.0)
         assert not run.wait(4.5)
         gate.open()
         assert run.result(20) == ["packed", "packed"]

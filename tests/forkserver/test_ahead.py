@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from ipyelastic.forkserver.client import ForkServers, servers
 from ipyelastic.terms.errors import ChildFailedError, RunStopped, UnpicklableError
 from support.families import rank_number
 from support.gates import Gate, wait_at
+from support.hard_to_pack import Refuses, Waits, WaitsInPython
 from support.launch_bodies import environment, log_folder
 from support.left import is_running
 from support.surroundings import open_files, surroundings
@@ -231,33 +231,13 @@ def test_one_that_died_since_is_missed_by_nobody(ours: ForkServers) -> None:
     assert _run(rank_number).result(20) == [0, 1]
 
 
-class _Refuses:
-    def __reduce__(self) -> Any:
-        raise ValueError("not this one")
-
-
-class _Waits:
-    def __init__(self, gate: str) -> None:
-        self.gate = gate
-
-    def __reduce__(self) -> Any:
-        wait_at(self.gate)
-        return str, ("packed",)
-
-
-class _WaitsInPython:
-    def __reduce__(self) -> Any:
-        while True:
-            time.sleep(0.01)
-
-
 def test_a_call_that_cannot_be_packed_ends_them_and_says_why(ours: ForkServers) -> None:
     _told(ours)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         told = _told(ours)
         with pytest.raises(UnpicklableError, match="not this one"):
-            _run(str, _Refuses()).result(20)
+            _run(str, Refuses()).result(20)
         _wait_gone(told.pids)
     assert _run(str, "fine").result(20) == ["fine", "fine"]
     _told(ours)
@@ -266,7 +246,7 @@ def test_a_call_that_cannot_be_packed_ends_them_and_says_why(ours: ForkServers) 
 
 def test_one_that_is_stopped_while_its_call_is_packed_says_so(ours: ForkServers) -> None:
     told = _told(ours)
-    run = _run(str, _WaitsInPython())
+    run = _run(str, WaitsInPython())
     wait_until(lambda: run.busy_with == "packing the call", what="packing to begin")
     run.stop()
     with pytest.raises(RunStopped):
@@ -278,7 +258,7 @@ def test_one_that_is_stopped_while_its_call_is_packed_says_so(ours: ForkServers)
 def test_one_that_is_killed_while_its_call_is_packed_is_a_killed_rank(ours: ForkServers, tmp_path: Path) -> None:
     told = _told(ours)
     with Gate(tmp_path / "gate") as gate:
-        run = _run(str, _Waits(gate.path))
+        run = _run(str, Waits(gate.path))
         wait_until(lambda: run.busy_with == "packing the call", what="packing to begin")
         os.kill(told.pids[1], signal.SIGKILL)
         gate.open()
@@ -293,7 +273,7 @@ def test_their_server_waits_for_their_call_when_another_takes_over(
     told = _told(ours)
     server = told.server.pid
     with Gate(tmp_path / "gate") as gate:
-        run = _run(str, _Waits(gate.path))
+        run = _run(str, Waits(gate.path))
         wait_until(lambda: run.busy_with == "packing the call", what="packing to begin")
         monkeypatch.setenv("OMP_SCHEDULE", "static")  # read once: this takes another server
         assert _run(os.getppid).result(20) != [server, server]
